@@ -1,0 +1,181 @@
+"""Inputs of the command line become the clips that a script would have."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import vapoursynth as vs
+from PIL import Image
+
+from vszhdrv import sources
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """A PNG of an (H,W,3 or 4) array of 8 or 16 bits, by hand: Pillow writes no 16-bit RGB."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(pixels.dtype.newbyteorder(">")))
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+
+
+def noise(height: int, width: int, channels: int = 3, dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, channels), dtype)
+
+
+def pixels_of(clip: vs.VideoNode, n: int) -> np.ndarray:
+    with clip.get_frame(n) as frame:
+        return np.dstack([np.asarray(frame[plane]) for plane in range(3)])
+
+
+def open_clip(source: Path, **options: object) -> tuple[vs.VideoNode, list[str]]:
+    said: list[str] = []
+    settings: dict = {"still": False, "fps": None, "index": None, "say": said.append} | options
+    return sources.open_clip(source, **settings), said
+
+
+def test_names_sort_by_their_numbers() -> None:
+    names = ["f10.png", "f9.png", "g1.png", "f2b3.png", "f2b20.png", "f010.png"]
+    ordered = sorted((Path(name) for name in names), key=sources.natural_order)
+    assert [p.name for p in ordered] == ["f2b3.png", "f2b20.png", "f9.png", "f010.png", "f10.png", "g1.png"]
+
+
+def test_folder_of_pictures_in_natural_order_with_its_rate(tmp_path: Path) -> None:
+    frames = {n: noise(18, 33, seed=n) for n in (1, 2, 10)}
+    for n, frame in frames.items():
+        write_png(tmp_path / f"f{n}.PNG", frame)
+    (tmp_path / "notes.txt").write_text("not a frame")
+    clip, said = open_clip(tmp_path, fps=Fraction(24000, 1001))
+    assert (clip.format.id, clip.num_frames, clip.fps) == (vs.RGB24, 3, Fraction(24000, 1001))
+    for position, n in enumerate(frames):
+        assert np.array_equal(pixels_of(clip, position), frames[n])
+    assert not said
+    assert open_clip(tmp_path)[0].fps == 24
+
+
+def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
+    frame = noise(18, 20, dtype=np.uint16)
+    write_png(tmp_path / "a.png", frame)
+    clip, _ = open_clip(tmp_path / "a.png", still=True)
+    assert clip.format.id == vs.RGB48
+    assert np.array_equal(pixels_of(clip, 0), frame)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_alpha_is_dropped_with_a_word(tmp_path: Path, dtype: type) -> None:
+    frame = noise(18, 20, channels=4, dtype=dtype)
+    write_png(tmp_path / "a.png", frame)
+    clip, said = open_clip(tmp_path / "a.png", still=True)
+    assert np.array_equal(pixels_of(clip, 0), frame[..., :3])
+    assert said == ["a.png has an alpha channel, which is dropped"]
+
+
+def test_mixed_sizes_are_one_sentence_that_names_the_frame(tmp_path: Path) -> None:
+    write_png(tmp_path / "1.png", noise(18, 20))
+    write_png(tmp_path / "2.png", noise(20, 20))
+    with pytest.raises(vs.Error, match=r"2\.png.*20x20.*20x18"):
+        open_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda path: None, {}, "does not exist"),
+        (lambda path: path.mkdir(), {}, "folder without .png"),
+        (lambda path: Image.new("RGB", (20, 20)).save(path, "png"), {}, "needs --data_type image"),
+    ],
+)
+def test_wrong_inputs(tmp_path: Path, make, options: dict, message: str) -> None:
+    source = tmp_path / "a.png"
+    make(source)
+    with pytest.raises(ValueError, match=message) as caught:
+        open_clip(source, **options)
+    assert str(source) in str(caught.value)
+
+
+def test_video_has_its_own_rate(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    source.write_text("no video")
+    with pytest.raises(ValueError, match="--fps 25 is for picture sequences"):
+        open_clip(source, fps=Fraction(25))
+
+
+def test_undecodable_file_gets_the_filters_own_words(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    source.write_text("no video")
+    with pytest.raises(vs.Error, match="Source"):
+        open_clip(source, index=tmp_path / "index")
+
+
+def test_real_video_opens_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    source = folder / "a.y4m"
+    frame = b"FRAME\n" + bytes([126]) * (32 * 16 * 3 // 2)
+    source.write_bytes(b"YUV4MPEG2 W32 H16 F25:1 Ip A1:1 C420\n" + frame * 3)
+    clip, _ = open_clip(source, index=tmp_path / "index")
+    assert (clip.width, clip.height, clip.num_frames, clip.fps) == (32, 16, 3, 25)
+    assert np.asarray(clip.get_frame(2)[0]).min() == 126
+    assert list(folder.iterdir()) == [source]
+
+
+class Recorder:
+    """Stands for a source filter: remembers how it was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict]] = []
+
+    def __call__(self, path: str, **arguments: object) -> str:
+        self.calls.append((path, arguments))
+        return "clip"
+
+
+@pytest.mark.parametrize(
+    ("loaded", "used", "with_index", "without"),
+    [
+        (["ffms2", "bs", "lsmas"], "ffms2", "cachefile", {"cache": 0}),
+        (["bs", "lsmas"], "bs", "cachepath", {"cachemode": 0}),
+        (["lsmas"], "lsmas", "cachedir", {"cache": 0}),
+    ],
+)
+def test_source_filters_by_preference_and_their_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: list[str], used: str, with_index: str, without: dict
+) -> None:
+    filters = {name: Recorder() for name in loaded}
+    core = SimpleNamespace(
+        **{name: SimpleNamespace(Source=f, VideoSource=f, LWLibavSource=f) for name, f in filters.items()}
+    )
+    monkeypatch.setattr(vs, "core", core)
+    source, index = tmp_path / "a.mov", tmp_path / "cache" / "index"
+    source.write_bytes(b"")
+    open_clip(source, index=index)
+    open_clip(source, index=None)
+    (path, kept), (_, off) = filters[used].calls
+    assert path == str(source)
+    assert Path(kept[with_index]).is_relative_to(index) and index.is_dir()
+    assert off == without
+    assert all(not f.calls for name, f in filters.items() if name != used)
+    assert list(tmp_path.glob("a.*")) == [source]
+
+
+def test_no_source_filter_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vs, "core", SimpleNamespace())
+    source = tmp_path / "a.mov"
+    source.write_bytes(b"")
+    with pytest.raises(ValueError, match="vapoursynth-bestsource"):
+        open_clip(source)
+
+
+def test_two_versions_of_a_file_have_two_indexes(tmp_path: Path) -> None:
+    source = tmp_path / "a.mov"
+    source.write_bytes(b"one")
+    first = sources.index_name(source)
+    source.write_bytes(b"another")
+    assert sources.index_name(source) != first

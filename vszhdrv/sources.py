@@ -1,0 +1,99 @@
+"""What a person names on the command line, opened as the clip a script would have.
+
+Apart from the command line because it is the only place that knows source filters: which one opens what, in which order
+they are preferred, and where each is told to keep its index files (never beside the user's media).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import vapoursynth as vs
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+DEFAULT_FPS = Fraction(24)
+
+
+def open_clip(
+    source: Path, *, still: bool, fps: Fraction | None, index: Path | None, say: Callable[[str], None]
+) -> vs.VideoNode:
+    """The clip that `source` holds: a video file, a folder of .png frames, or (`still`) one picture.
+
+    `fps` is the rate of a picture sequence (24 when None); a video file has its own. `index` is the folder for the
+    source filter's index files, None for no index. `say` gets a sentence for what a person should know, such as a dropped
+    alpha channel.
+
+    Raises ValueError when `source` is not there or of the wrong kind, and vapoursynth.Error, in the source filter's own
+    words, when it can't be decoded.
+    """
+    if not source.exists():
+        raise ValueError(f"INPUT {source} does not exist")
+    if source.is_dir():
+        pictures = sorted((p for p in source.iterdir() if p.suffix.lower() == ".png"), key=natural_order)
+        if not pictures:
+            raise ValueError(f"INPUT {source} is a folder without .png frames")
+        return read_pictures(pictures, fps or DEFAULT_FPS, say)
+    if source.suffix.lower() in PICTURES:
+        if not still:
+            raise ValueError(f"INPUT {source} is a single picture, which needs --data_type image")
+        return read_pictures([source], fps or DEFAULT_FPS, say)
+    if fps is not None:
+        raise ValueError(f"--fps {fps} is for picture sequences, and INPUT {source} is a file with a rate of its own")
+    return read_video(source, index)
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts by the numbers in a name: frame2 before frame10, frame02 beside frame2."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts] + [(-1, path.name)]
+
+
+def read_pictures(pictures: list[Path], fps: Fraction, say: Callable[[str], None]) -> vs.VideoNode:
+    """A clip of the pictures in that order, in the depth they have, without their alpha channel."""
+    from vapoursynth import core
+
+    clip = core.imgseqs.Read([str(picture) for picture in pictures], fpsnum=fps.numerator, fpsden=fps.denominator)
+    with clip.get_frame(0) as frame:
+        kind = frame.props["ImgSeqOriginalColorType"]  # the image crate's names: Rgb8, Rgba16, La8, ...
+    name = kind.decode() if isinstance(kind, bytes) else str(kind)
+    if "a" in name:
+        say(f"{pictures[0].name} has an alpha channel, which is dropped")
+    return clip
+
+
+def read_video(source: Path, index: Path | None) -> vs.VideoNode:
+    """A clip of the first video track, by FFMS2 if it is installed, else BestSource, else L-SMASH Works."""
+    from vapoursynth import core
+
+    path = str(source)
+    if index:
+        index.mkdir(parents=True, exist_ok=True)
+    if hasattr(core, "ffms2"):
+        return (
+            core.ffms2.Source(path, cachefile=str(index / index_name(source)))
+            if index
+            else core.ffms2.Source(path, cache=0)
+        )
+    if hasattr(core, "bs"):
+        # Mode 1 writes an index only where reading it again saves noticeable time.
+        return (
+            core.bs.VideoSource(path, cachemode=1, cachepath=str(index))
+            if index
+            else core.bs.VideoSource(path, cachemode=0)
+        )
+    if hasattr(core, "lsmas"):
+        return core.lsmas.LWLibavSource(path, cachedir=str(index)) if index else core.lsmas.LWLibavSource(path, cache=0)
+    raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
+
+
+def index_name(source: Path) -> str:
+    """A file name for FFMS2's index that no other file, and no changed version of this one, shares."""
+    about = source.stat()
+    identity = f"{source.resolve()}\n{about.st_size}\n{about.st_mtime_ns}"
+    return f"{source.name}.{hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()}.ffindex"
