@@ -26,8 +26,8 @@ def open_clip(
     """The clip that `source` holds: a video file, a folder of .png frames, or (`still`) one picture.
 
     `fps` is the rate of a picture sequence (24 when None); a video file has its own. `index` is the folder for the
-    source filter's index files, None for no index. `say` gets a sentence for what a person should know, such as a dropped
-    alpha channel.
+    source filter's index files, None for no index. `say` gets a sentence for what a person should know, such as a
+    dropped alpha channel.
 
     Raises ValueError when `source` is not there or of the wrong kind, and vapoursynth.Error, in the source filter's own
     words, when it can't be decoded.
@@ -75,20 +75,12 @@ def read_video(source: Path, index: Path | None) -> vs.VideoNode:
     if index:
         index.mkdir(parents=True, exist_ok=True)
     if hasattr(core, "ffms2"):
-        return (
-            core.ffms2.Source(path, cachefile=str(index / index_name(source)))
-            if index
-            else core.ffms2.Source(path, cache=0)
-        )
+        return core.ffms2.Source(path, **({"cachefile": str(index / index_name(source))} if index else {"cache": 0}))
     if hasattr(core, "bs"):
         # Mode 1 writes an index only where reading it again saves noticeable time.
-        return (
-            core.bs.VideoSource(path, cachemode=1, cachepath=str(index))
-            if index
-            else core.bs.VideoSource(path, cachemode=0)
-        )
+        return core.bs.VideoSource(path, **({"cachemode": 1, "cachepath": str(index)} if index else {"cachemode": 0}))
     if hasattr(core, "lsmas"):
-        return core.lsmas.LWLibavSource(path, cachedir=str(index)) if index else core.lsmas.LWLibavSource(path, cache=0)
+        return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
 
 
