@@ -1,0 +1,93 @@
+"""The Python half of the bridge: one call of core.zhdrv becomes one call of a function in functions.py.
+
+It exists apart because functions.py should read as the list of what the plugin does. How VapourSynth's values become
+Python's, how a result goes back, and what a user reads when a call fails, is the same for all of them and lives here.
+bridge.c tells the way of a call.
+"""
+
+import inspect
+import os
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import vapoursynth as vs
+
+# Failures that speak for themselves. Whatever else is raised is our mistake, and says so.
+EXPECTED = (ValueError, vs.Error, RuntimeError, OSError)
+
+
+def forward(name: str) -> None:
+    """Carry out the call of core.zhdrv.NAME that bridge.c has noted for this thread.
+
+    Called by bridge.c only. The result goes back through the callable that it passes to core.zhdrv.Bridge.
+
+    Raises:
+        RuntimeError: the function failed; the text is the sentence for the user.
+    """
+    from vszhdrv.plugin import functions
+
+    function = getattr(functions, snake_case(name))
+    registered = getattr(vs.core.zhdrv, name)
+    failure = ""
+
+    def answer(**given: Any) -> dict[str, Any]:
+        nonlocal failure
+        try:
+            arguments = to_arguments(given, registered.signature, function)
+            return to_result(function(**arguments), registered.return_signature)
+        except Exception as error:  # KeyboardInterrupt passes: VapourSynth's binding carries it to the caller
+            failure = sentence(error)
+            return {}
+
+    vs.core.zhdrv.Bridge(answer)
+    if failure:
+        raise RuntimeError(failure)
+
+
+def snake_case(name: str) -> str:
+    """The name in functions.py of a function of core.zhdrv: "WriteEXR" becomes "write_exr"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def to_arguments(given: Mapping[str, Any], signature: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """Python's arguments for `function`, from those that VapourSynth's binding hands over.
+
+    `data` becomes str, `int[]` and `float[]` a list even of one value, `int` a bool where the function's annotation
+    says bool. An argument that the user left out is absent, so that the function's own default holds.
+
+    Args:
+        given: values by name, as the binding converts them.
+        signature: VapourSynth's, such as "clip:vnode;tile:int[]:opt;".
+    """
+    kinds = dict(argument.split(":")[:2] for argument in signature.split(";") if argument)
+    parameters = inspect.signature(function).parameters
+    arguments = {}
+    for name, value in given.items():
+        if kinds[name].endswith("[]"):
+            value = value if isinstance(value, list) else [value]
+        elif kinds[name] == "data":
+            value = os.fsdecode(value)  # bytes come from callers other than Python, and may be file names
+        elif parameters[name].annotation in (bool, "bool"):
+            value = bool(value)
+        arguments[name] = value
+    return arguments
+
+
+def to_result(value: Any, return_signature: str) -> dict[str, Any]:
+    """VapourSynth's result from what a function returns: a dict as it is, anything else under the one declared name."""
+    if isinstance(value, dict):
+        return value
+    name = return_signature.split(":")[0]
+    return {name: os.fspath(value) if isinstance(value, os.PathLike) else value}
+
+
+def sentence(error: Exception) -> str:
+    """What a user reads of `error`; the traceback of an unexpected one goes to VapourSynth's log."""
+    if isinstance(error, EXPECTED):
+        text = str(error) or type(error).__name__
+    else:
+        text = f"internal error: {type(error).__name__}: {error}"
+        vs.core.log_message(vs.MESSAGE_TYPE_WARNING, "vszhdrv: " + "".join(traceback.format_exception(error)))
+    return text.encode("utf-8", "backslashreplace").decode()  # a file name may hold bytes that are not text
