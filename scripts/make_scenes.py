@@ -1,0 +1,319 @@
+# /// script
+# requires-python = ">=3.12"
+# dependencies = ["numpy", "opencv-python-headless", "OpenEXR>=3.4.14"]
+# ///
+"""Render clips with known HDR truth: a camera moves over a real HDR still, its auto exposure clips what is bright.
+
+What one frame clips, another shows unclipped, as in filmed video; here the linear truth is known for every pixel, so
+that evaluate.py can score an expansion. Each still NAME becomes
+
+    OUT/NAME/hdr/0000.exr ...   the truth: linear RGB with BT.709 primaries, half float, 1.0 = SDR white
+    OUT/NAME/sdr/0000.png ...   the 8-bit clip that a method is given, full range RGB
+    OUT/NAME/sdr.mp4            with --h264: the same frames as 4:2:0 H.264 tagged BT.709, given in their place
+    OUT/NAME/scene.json         frames, width, height, fps, transfer, video; each frame's gain, clipped share and peak
+
+    uv run scripts/make_scenes.py --out scenes --fetch stills
+    uv run scripts/make_scenes.py --out scenes --transfer bt1886 --h264 23 mine=mine.exr map=map.exr:wrap
+
+With --fetch, and no still named, the three stills courtyard, forest and interior are rendered. The first still uses the
+seed as given, the second seed + 1, and so on: never judge a change by one seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import OpenEXR
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]
+Array = NDArray[Any]
+
+FPS = 24
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+"""Luminance of linear RGB with BT.709 primaries (ITU-R BT.709-6, item 3.2, four digits)."""
+
+HALF_MAX = 65504.0
+CC0_STILLS = ("courtyard", "forest", "interior")
+CC0_PACKAGE = "blender-data"
+CC0_FOLDER = Path("usr/share/blender/datafiles/studiolights/world")
+
+
+# Transfer functions -------------------------------------------------------------------------------------------------
+
+
+def srgb_encode(linear: Array) -> Array:
+    """Linear light to sRGB (IEC 61966-2-1), both in [0, 1]; clips what is outside."""
+    x = np.clip(linear, 0, 1)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
+
+
+def srgb_decode(encoded: Array) -> Image:
+    """sRGB (IEC 61966-2-1) to linear light, both in [0, 1]."""
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def bt1886_encode(linear: Array) -> Array:
+    """Linear light as a BT.1886 display shows it (gamma 2.4, no black lift) to the code of a BT.709 video."""
+    return np.clip(linear, 0, 1) ** (1 / 2.4)
+
+
+def bt1886_decode(encoded: Array) -> Image:
+    """Code of a BT.709 video in [0, 1] to linear light on a BT.1886 display."""
+    return (encoded**2.4).astype(np.float32)
+
+
+ENCODE = {"srgb": srgb_encode, "bt1886": bt1886_encode}
+DECODE = {"srgb": srgb_decode, "bt1886": bt1886_decode}
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+def read_exr(path: Path) -> Image:
+    """Read linear RGB, shape (height, width, 3); NaN becomes 0, the rest is clipped to [0, half's maximum]."""
+    channels = OpenEXR.File(str(path)).parts[0].channels
+    pixels = channels["RGB"].pixels if "RGB" in channels else channels["RGBA"].pixels[..., :3]
+    return np.nan_to_num(np.asarray(pixels, np.float32), posinf=HALF_MAX).clip(0, HALF_MAX)
+
+
+def write_exr(path: Path, rgb: Array) -> None:
+    """Write RGB of shape (height, width, 3) as a half float file."""
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {"RGB": np.ascontiguousarray(rgb, np.float16)}).write(str(path))
+
+
+def fetch_stills(folder: Path) -> None:
+    """Put the CC0 environment maps of Debian's package blender-data (Greg Zaal, HDRI Haven) into `folder`, once.
+
+    Needs apt-get and dpkg-deb, but neither root nor Blender: the package is unpacked, not installed.
+    """
+    if all((folder / f"{name}.exr").exists() for name in CC0_STILLS):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        temporary = Path(name)
+        subprocess.run(["apt-get", "download", "-q", CC0_PACKAGE], cwd=temporary, check=True)
+        (package,) = temporary.glob("*.deb")
+        subprocess.run(["dpkg-deb", "-x", str(package), str(temporary)], check=True)
+        for still in (temporary / CC0_FOLDER).iterdir():  # the licence text travels along
+            shutil.copy(still, folder)
+
+
+def encode_h264(sdr: Path, video: Path, crf: int) -> None:
+    """Encode sdr/%04d.png as 8-bit 4:2:0 H.264 with limited range, all three colour tags BT.709."""
+    # The filter converts, the tags only describe. Without accurate_rnd a tenth of the chroma is off by a code.
+    convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd,format=yuv420p"
+    tags = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
+    codec = ["-c:v", "libx264", "-preset", "slow", "-crf", str(crf), "-movflags", "+faststart"]
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-framerate", str(FPS), "-i", str(sdr / "%04d.png")]
+    subprocess.run([*command, "-vf", convert, *codec, *tags, str(video)], check=True)
+
+
+# The camera ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """Where the camera is at each of n frames: arrays of shape (n,).
+
+    `x`, `y`: centre in pixels of the still; `zoom`: pixels of the still per output pixel; `roll`: radians.
+    """
+
+    x: Array
+    y: Array
+    zoom: Array
+    roll: Array
+
+
+def camera_path(frames: int, still: tuple[int, int], size: tuple[int, int], wrap: bool, seed: int) -> CameraPath:
+    """Draw a slow pan with zoom and roll over a still of (height, width) for frames of `size` = (width, height).
+
+    The order of the draws is what a seed means: another order would make other clips.
+    """
+    height, width = still
+    out_width, out_height = size
+    rng = np.random.default_rng(seed)
+    time = np.linspace(0, 1, frames)
+    ease = 3 * time**2 - 2 * time**3
+
+    def between(ends: Array | tuple[float, float]) -> Array:
+        return ends[0] + (ends[1] - ends[0]) * ease
+
+    zoom = between(rng.uniform(0.75, 1.0, 2))
+    margin_x, margin_y = out_width / 2 * zoom.max() * 1.08, out_height / 2 * zoom.max() * 1.12
+    if wrap:
+        start = rng.uniform(0, width)
+        x = between((start, start + rng.choice([-1, 1]) * out_width * 0.9))
+    else:
+        left, right = margin_x, max(margin_x, width - margin_x)
+        x = between((left, right) if rng.random() < 0.5 else (right, left))
+    ends_y = np.sort(rng.uniform(margin_y, max(margin_y + 1e-3, height - margin_y), 2))
+    y = between(ends_y[:: rng.choice([-1, 1])])
+    roll = between(rng.uniform(-0.03, 0.03, 2)) + 0.003 * np.sin(time * 9)
+    return CameraPath(x, y, zoom, roll)
+
+
+def enlarge(still: Image, size: tuple[int, int]) -> Image:
+    """Scale a still up where it would not hold a frame of `size` = (width, height) and room to move."""
+    factor = max(size[0] / still.shape[1], size[1] / still.shape[0]) * 1.15
+    if factor <= 1:
+        return still
+    return cv2.resize(still, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+
+
+def film(still: Image, frames: int, size: tuple[int, int], wrap: bool, seed: int) -> Iterator[Image]:
+    """Yield each frame, shape (height, width, 3), in the still's own units. `wrap`: left and right edge meet."""
+    still = enlarge(still, size)
+    still_height, still_width = still.shape[:2]
+    path = camera_path(frames, (still_height, still_width), size, wrap, seed)
+    width, height = size
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    xs -= width / 2
+    ys -= height / 2
+    border = cv2.BORDER_WRAP if wrap else cv2.BORDER_REFLECT_101
+    for x, y, zoom, roll in zip(path.x, path.y, path.zoom, path.roll, strict=True):
+        cos, sin = math.cos(roll) * zoom, math.sin(roll) * zoom
+        map_x = (x + cos * xs - sin * ys).astype(np.float32)
+        map_y = (y + sin * xs + cos * ys).astype(np.float32)
+        if wrap:
+            map_x = np.mod(map_x, still_width).astype(np.float32)
+        yield cv2.remap(still, map_x, map_y, cv2.INTER_LINEAR, borderMode=border).astype(np.float32, copy=False)
+
+
+def metered_level(rgb: Image) -> Any:
+    """The level that auto exposure makes SDR white: in the middle square, 4 times the mean or the 90th percentile."""
+    luminance = rgb @ LUMA
+    side = min(luminance.shape)
+    start = (luminance.shape[1] - side) // 2
+    square = luminance[:, start : start + side]
+    return max(square.mean() * 4, np.percentile(square, 90))
+
+
+def exposed(shots: Iterator[Image], cap: float, share: float = 1 / 15) -> Iterator[tuple[Image, float]]:
+    """Expose each shot so that SDR white is 1.0, the level following the meter by a share of the way per frame.
+
+    Yields (linear frame, at most `cap`; gain applied to the still). Metering and its lag follow the protocol of
+    Zeroshot-HDRV's authors (Banterle et al., ACM TOG 43(2), 24, 2024).
+    """
+    level = 0.0
+    for shot in shots:
+        metered = metered_level(shot)
+        level = metered * share + level * (1 - share) if level else metered
+        yield np.minimum(shot / level, cap), 1 / float(level)
+
+
+# Scenes -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Still:
+    """An HDR picture to film. `wrap`: it is an environment map, left and right edge meet."""
+
+    name: str
+    path: Path
+    wrap: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Still:
+        """Read NAME=PATH.exr or NAME=PATH.exr:wrap."""
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise argparse.ArgumentTypeError(f"must be NAME=PATH.exr or NAME=PATH.exr:wrap, not {text!r}")
+        return cls(name, Path(path.removesuffix(":wrap")), path.endswith(":wrap"))
+
+
+def render(
+    still: Still,
+    out: Path,
+    *,
+    frames: int = 48,
+    size: tuple[int, int] = (448, 256),
+    seed: int = 7,
+    transfer: str = "srgb",
+    cap: float = 64.0,
+    crf: int | None = None,
+) -> Path:
+    """Film one still into `out`/NAME and return that folder; the module's docstring lists what is in it.
+
+    `cap`: brightest truth, times SDR white; `crf`: also encode the SDR frames as H.264 at this quality.
+    """
+    folder = out / still.name
+    hdr, sdr = folder / "hdr", folder / "sdr"
+    for each in (hdr, sdr):
+        shutil.rmtree(each, ignore_errors=True)  # an earlier and longer clip would leave frames behind
+        each.mkdir(parents=True)
+    per_frame = []
+    for index, (linear, gain) in enumerate(exposed(film(read_exr(still.path), frames, size, still.wrap, seed), cap)):
+        codes = np.round(255 * ENCODE[transfer](linear)).astype(np.uint8)
+        write_exr(hdr / f"{index:04d}.exr", linear)
+        cv2.imwrite(str(sdr / f"{index:04d}.png"), codes[..., ::-1])  # OpenCV wants BGR
+        clipped = float((codes.max(-1) == 255).mean())
+        per_frame.append({"exposure": gain, "clipped": clipped, "peak": float(linear.max())})
+    if crf is not None:
+        encode_h264(sdr, folder / "sdr.mp4", crf)
+    scene = {"frames": frames, "width": size[0], "height": size[1], "fps": FPS, "transfer": transfer}
+    scene |= {"video": None if crf is None else "sdr.mp4", "per_frame": per_frame}
+    (folder / "scene.json").write_text(json.dumps(scene, indent=1))
+    clipped_mean, peak = np.mean([f["clipped"] for f in per_frame]), max(f["peak"] for f in per_frame)
+    print(f"{still.name}: {frames} frames {size[0]}x{size[1]}, clipped {clipped_mean:.1%}, peak {peak:.1f}")
+    return folder
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read WIDTHxHEIGHT."""
+    try:
+        width, height = map(int, text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT, not {text!r}") from None
+    return width, height
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stills", nargs="*", type=Still.parse, help="NAME=PATH.exr; NAME=PATH.exr:wrap: a full turn")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the scenes")
+    parser.add_argument("--fetch", metavar="DIR", type=Path, help="get the CC0 stills of Debian's blender-data there")
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--size", type=parse_size, default=(448, 256), metavar="WxH")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--transfer", choices=sorted(ENCODE), default="srgb", help="bt1886: as BT.709 video is encoded")
+    parser.add_argument("--cap", type=float, default=64.0, help="brightest truth, times SDR white")
+    parser.add_argument("--h264", type=int, metavar="CRF", help="encode the SDR frames too; needs --transfer bt1886")
+    options = parser.parse_args()
+    if options.h264 is not None and options.transfer != "bt1886":
+        parser.error("--h264 writes a file tagged BT.709: it needs --transfer bt1886")
+    if options.fetch:
+        fetch_stills(options.fetch)
+    stills = options.stills
+    if not stills and options.fetch:
+        stills = [Still(name, options.fetch / f"{name}.exr", True) for name in CC0_STILLS]
+    if not stills:
+        parser.error("name a still, or --fetch some")
+    for index, still in enumerate(stills):
+        render(
+            still,
+            options.out,
+            frames=options.frames,
+            size=options.size,
+            seed=options.seed + index,
+            transfer=options.transfer,
+            cap=options.cap,
+            crf=options.h264,
+        )
+
+
+if __name__ == "__main__":
+    main()
