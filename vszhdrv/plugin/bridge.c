@@ -77,8 +77,9 @@ static void VS_CC forward(const VSMap *in, VSMap *out, void *data, VSCore *core,
     PYTHON(int, Py_IsInitialized, void);
     if (!Py_IsInitialized || !Py_IsInitialized()) {
         char message[160];
-        snprintf(message, sizeof message, "zhdrv.%s: needs a program that runs Python (python, vspipe, a script editor), "
-                                          "and this one does not", name);
+        snprintf(message, sizeof message,
+                 "zhdrv.%s: needs a program that runs Python (python, vspipe, a script editor), and this one does not",
+                 name);
         vsapi->mapSetError(out, message);
         return;
     }
@@ -94,9 +95,10 @@ static void VS_CC forward(const VSMap *in, VSMap *out, void *data, VSCore *core,
     void *module = PyImport_ImportModule("vszhdrv.plugin.dispatch");
     void *done = module ? PyObject_CallMethod(module, "forward", "s", name) : NULL;
     current = outer;
-    if (!done)
-        set_python_error(out, module ? "zhdrv.%s: %S" : "zhdrv.%s: this program's Python cannot import vszhdrv: %S", name,
-                         vsapi);
+    if (!module)
+        set_python_error(out, "zhdrv.%s: this program's Python cannot import vszhdrv: %S", name, vsapi);
+    else if (!done)
+        set_python_error(out, "zhdrv.%s: %S", name, vsapi);
     Py_DecRef(done);
     Py_DecRef(module);
     PyGILState_Release(lock);

@@ -26,15 +26,15 @@ def forward(name: str) -> None:
     Raises:
         RuntimeError: the function failed; the text is the sentence for the user.
     """
-    from vszhdrv.plugin import functions
-
-    function = getattr(functions, snake_case(name))
-    registered = getattr(vs.core.zhdrv, name)
     failure = ""
 
     def answer(**given: Any) -> dict[str, Any]:
         nonlocal failure
         try:
+            from vszhdrv.plugin import functions
+
+            function = getattr(functions, snake_case(name))
+            registered = getattr(vs.core.zhdrv, name)
             arguments = to_arguments(given, registered.signature, function)
             return to_result(function(**arguments), registered.return_signature)
         except Exception as error:  # KeyboardInterrupt passes: VapourSynth's binding carries it to the caller
@@ -62,14 +62,14 @@ def to_arguments(given: Mapping[str, Any], signature: str, function: Callable[..
         signature: VapourSynth's, such as "clip:vnode;tile:int[]:opt;".
     """
     kinds = dict(argument.split(":")[:2] for argument in signature.split(";") if argument)
-    parameters = inspect.signature(function).parameters
+    annotations = inspect.get_annotations(function)
     arguments = {}
     for name, value in given.items():
         if kinds[name].endswith("[]"):
             value = value if isinstance(value, list) else [value]
         elif kinds[name] == "data":
             value = os.fsdecode(value)  # bytes come from callers other than Python, and may be file names
-        elif parameters[name].annotation in (bool, "bool"):
+        elif annotations.get(name) in (bool, "bool"):
             value = bool(value)
         arguments[name] = value
     return arguments

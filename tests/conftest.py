@@ -1,0 +1,56 @@
+"""What all tests share: a cache folder of their own, real processes to run scripts in, and the --slow switch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that take more than ten seconds, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes more than ten seconds: run with --slow"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or fills the user's store of trained networks."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("VSZHDRV_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def run_python() -> Run:
+    """Runs Python code in a fresh process of this interpreter."""
+
+    def run(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def run_vspipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs vspipe on a script's text: run_vspipe(text, "--info")."""
+    scripts = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", os.pathsep.join([str(scripts), os.environ["PATH"]]))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # which Python vspipe runs; it writes that down by itself
+
+    def run(script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        file = tmp_path / "script.vpy"
+        file.write_text(script)
+        command: list[str | Path] = [scripts / "vspipe", file, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    return run

@@ -1,0 +1,87 @@
+"""The built wheel: the library lies where VapourSynth looks, and the tag says where it runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import vszhdrv
+
+ROOT = Path(__file__).parent.parent
+PLUGIN = "vapoursynth/plugins/zhdrv/"
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs the C compiler cc")
+
+
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Build a wheel of this checkout into `folder` with the packages of this environment: no network."""
+    return subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr  # the compiler's, with -Wall -Wextra
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_the_tag_names_this_platform_and_no_python_version(wheel: Path) -> None:
+    name, version, tag = wheel.name.removesuffix(".whl").split("-", 2)
+    assert (name, version) == ("vszhdrv", vszhdrv.__version__)
+    assert re.fullmatch(r"py3-none-(manylinux_2_\d+|musllinux_\d_\d+|linux|macosx_\d+_\d+)_\w+", tag)
+    assert tag.endswith(sysconfig.get_platform().split("-")[-1]) or sys.platform == "darwin"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_the_tag_covers_every_glibc_symbol(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        library = archive.read(f"{PLUGIN}libzhdrv.so")
+    needed = [int(minor) for minor in re.findall(rb"GLIBC_2\.(\d+)", library)]
+    promised = re.search(r"manylinux_2_(\d+)_", wheel.name)
+    assert promised is None or int(promised[1]) == max(needed)
+    assert b"libpython" not in library
+
+
+def test_library_and_manifest_are_in_vapoursynths_folder(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        placed = {name.removeprefix(PLUGIN) for name in archive.namelist() if name.startswith(PLUGIN)}
+        manifest = archive.read(f"{PLUGIN}manifest.vs").decode()
+        metadata = Parser().parsestr(archive.read(f"vszhdrv-{vszhdrv.__version__}.dist-info/WHEEL").decode())
+    library = "libzhdrv.dylib" if sys.platform == "darwin" else "libzhdrv.so"
+    assert placed == {library, "manifest.vs"}
+    assert manifest.splitlines() == ["[VapourSynth Manifest V1]", "libzhdrv"]
+    assert metadata["Root-Is-Purelib"] == "false"
+
+
+def test_the_package_is_complete_and_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"vszhdrv", "vapoursynth", f"vszhdrv-{vszhdrv.__version__}.dist-info"}
+    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "vszhdrv").rglob("*.py")}
+    assert modules <= names
+    assert "vszhdrv/py.typed" in names
+    assert not [name for name in names if name.endswith((".c", ".pyc"))]
+
+
+def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
+    done = build(tmp_path, CC="no-such-compiler")
+    assert done.returncode != 0
+    assert "building vszhdrv needs a C compiler, and 'no-such-compiler' is not there" in done.stderr
+    assert list(tmp_path.iterdir()) == []
