@@ -6,8 +6,6 @@ all. Arrays in, files out; neither VapourSynth nor torch, and OpenEXR itself is 
 """
 
 import contextlib
-import functools
-import importlib.metadata
 import math
 import re
 import secrets
@@ -22,6 +20,8 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vszhdrv import __version__
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 
@@ -214,7 +214,7 @@ def _attributes(header: Header, frame: int) -> dict[str, Any]:
         "chromaticities": chromaticities(header.primaries),
         "whiteLuminance": float(header.white),
         "imageCounter": header.first + frame,
-        "software": _software(),
+        "software": f"vszhdrv {__version__}",
         "comments": f"linear light, 1.0 = SDR white = {header.white:g} cd/m2",
     }
     # Unknown primaries are stored as BT.709's; their name then is BT.709's too.
@@ -233,14 +233,6 @@ def _write_file(path: Path, channels: dict[str, NDArray[Any]], attributes: dict[
     import OpenEXR
 
     OpenEXR.File(attributes, channels).write(str(path))
-
-
-@functools.cache
-def _software() -> str:
-    try:
-        return f"vszhdrv {importlib.metadata.version('vszhdrv')}"
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout that nobody installed
-        return "vszhdrv"
 
 
 def is_valid(path: Path, width: int, height: int) -> bool:
