@@ -1,0 +1,271 @@
+"""A run folder: what one run of the command line leaves for a person to look at.
+
+    RUNS/NAME_lr2e-03_e16_d2u2_0123abcd/
+        ckpt/best.safetensors, last.safetensors   the trained network
+        NAME_exr/NAME.000000.exr ...              the HDR frames
+        recs/source.png, m4.png, ..., delta.png   what has been learned so far, refreshed while training
+        logs.csv                                  a row an epoch
+        params.csv                                every setting
+        preview.png                               the frame that gained most, beside its source
+
+Apart from the command line because words and exit codes are one subject and files another. Every file appears whole or
+not at all, and the folder's name stands for everything its content depends on: a run that was stopped goes on in it, a
+run with other settings has another.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vszhdrv.exr import Header, Sequence, is_valid
+
+if TYPE_CHECKING:
+    import vapoursynth as vs
+    from PIL.Image import Image
+
+    from vszhdrv.zhdrv.config import Config
+
+LOG_COLUMNS = ("epoch", "total", "reconstruction", "temporal", "lr", "seconds")
+PREVIEW_HEIGHT = 360
+"""Height of each of the preview's pictures in pixels, at most."""
+AHEAD = 4
+"""Frames asked for at a time while EXR files are written."""
+
+
+class Colour(Protocol):
+    """A clip's colour as resolved by `vszhdrv.prepare`: ITU-T H.273's numbers, range 1 = full."""
+
+    @property
+    def matrix(self) -> int: ...
+    @property
+    def transfer(self) -> int: ...
+    @property
+    def primaries(self) -> int: ...
+    @property
+    def range(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run and the places in it. Making the object touches no file."""
+
+    folder: Path
+    name: str
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "ckpt"
+
+    @property
+    def frames(self) -> Path:
+        return self.folder / f"{self.name}_exr"
+
+    @property
+    def pictures(self) -> Path:
+        return self.folder / "recs"
+
+    @property
+    def preview(self) -> Path:
+        return self.folder / "preview.png"
+
+    @property
+    def trained(self) -> Path | None:
+        """The best weights of an earlier run, if there are any."""
+        best = self.checkpoints / "best.safetensors"
+        return best if best.is_file() else None
+
+    @property
+    def frame_pattern(self) -> Path:
+        """The EXR files' names, with `%06d` for the frame's number from 0."""
+        return self.frames / f"{self.name}.%06d.exr"
+
+    def write_params(self, params: Mapping[str, object]) -> None:
+        """params.csv: a row of name and value for every setting."""
+        rows = [{"name": name, "value": value} for name, value in params.items()]
+        write_csv(self.folder / "params.csv", ("name", "value"), rows)
+
+    def write_log(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """logs.csv: a row for every finished epoch, with the columns of `LOG_COLUMNS`."""
+        write_csv(self.folder / "logs.csv", LOG_COLUMNS, rows)
+
+    def write_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """recs/NAME.png for every (H,W,3) picture by its name."""
+        from PIL import Image
+
+        for name, picture in pictures.items():
+            write_png(self.pictures / f"{name}.png", Image.fromarray(np.ascontiguousarray(picture)))
+
+
+def run_folder(runs: Path, name: str, config: Config, identity: Mapping[str, object]) -> Run:
+    """The run folder for a clip called `name`, the settings `config` and all else that makes a difference.
+
+    `identity` is anything JSON can hold; a digest of it ends the folder's name.
+    """
+    name = re.sub(r'[\0-\x1f%#<>:"/\\|?*]', "_", name)  # % and # are frame numbers; Windows refuses the rest
+    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
+    settings = f"lr{config.lr:.0e}_e{config.epochs}_d{config.n_exp_down}u{config.n_exp_up}"
+    return Run(runs / f"{name}_{settings}_{digest}", name)
+
+
+def exr_header(source: vs.VideoNode, primaries: int, *, compression: str, half: bool, white: float) -> Header:
+    """What the EXR files of a source's expansion say about themselves; `primaries` by ITU-T H.273's numbers."""
+    with source.get_frame(0) as frame:
+        width, height = int(frame.props.get("_SARNum", 0)), int(frame.props.get("_SARDen", 0))
+    return Header(
+        compression=compression,
+        half=half,
+        white=white,
+        primaries=primaries,
+        fps=source.fps if source.fps else None,
+        sar=Fraction(width, height) if width > 0 and height > 0 else Fraction(1),
+    )
+
+
+def missing_frames(clip: vs.VideoNode, sequence: Sequence) -> list[int]:
+    """The frames of which the sequence holds no valid file yet."""
+    return [n for n in range(clip.num_frames) if not is_valid(sequence.path(n), clip.width, clip.height)]
+
+
+def write_frames(clip: vs.VideoNode, frames: Iterable[int], sequence: Sequence) -> Generator[tuple[int, float]]:
+    """Write these frames of a linear RGBS clip; yields each one's number and its gain once its file is there."""
+    with closing(requested(clip, frames)) as arriving:
+        for n, frame in arriving:
+            rgb = np.stack([np.asarray(frame[plane]) for plane in range(3)])
+            sequence.write(n, rgb)
+            yield n, gain(rgb)
+
+
+def requested(clip: vs.VideoNode, frames: Iterable[int]) -> Generator[tuple[int, vs.VideoFrame]]:
+    """These frames in that order, the next few of them computed meanwhile; each closed when the next is asked for."""
+    waiting: deque[tuple[int, Future[vs.VideoFrame]]] = deque()
+    rest = iter(frames)
+    try:
+        while True:
+            waiting.extend((n, clip.get_frame_async(n)) for n in islice(rest, AHEAD - len(waiting)))
+            if not waiting:
+                return
+            n, future = waiting.popleft()
+            with future.result() as frame:
+                yield n, frame
+    finally:
+        for _, future in waiting:  # nobody may end the process while VapourSynth's threads work for it
+            if future.exception() is None:
+                future.result().close()
+
+
+def gain(hdr: NDArray[np.float32]) -> float:
+    """How much a frame ((3,H,W), linear, 1.0 = SDR white) gained over SDR: its pixels' mean stops above white."""
+    brightest = hdr[:, ::4, ::4].max(axis=0)  # a sixteenth of the pixels: the figure only ranks frames
+    return float(np.log2(np.maximum(brightest, 1.0)).mean())
+
+
+def compare(source: vs.VideoNode, hdr: vs.VideoNode, colour: Colour, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Frame `n` for people's eyes: the source as (H,W,3) uint8 sRGB, its expansion as float32 linear BT.709.
+
+    `source` has the colour `colour`; `hdr` is its expansion (RGBS, linear, 1.0 = SDR white).
+    """
+    import vapoursynth as vs
+
+    tags = {"transfer_in": colour.transfer, "primaries_in": colour.primaries, "range_in": colour.range}
+    if source.format.color_family == vs.YUV:
+        tags["matrix_in"] = colour.matrix
+    srgb = {"transfer": vs.TRANSFER_IEC_61966_2_1, "primaries": vs.PRIMARIES_BT709}
+    shown = source[n].resize.Bicubic(format=vs.RGB24, **tags, **srgb)
+    light = {"transfer_in": vs.TRANSFER_LINEAR, "transfer": vs.TRANSFER_LINEAR}
+    return planes(shown), planes(
+        hdr[n].resize.Bicubic(primaries_in=colour.primaries, primaries=vs.PRIMARIES_BT709, **light)
+    )
+
+
+def write_preview(path: Path, source: NDArray[np.uint8], hdr: NDArray[np.float32]) -> None:
+    """One picture of three: the source, its expansion two stops darker and tone-mapped, from what `compare` gives."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    pictures = {"source": source, "-2 stops": display(hdr / 4), "tone-mapped": display(tone_mapped(hdr))}
+    height, width = source.shape[:2]
+    scale = min(1.0, PREVIEW_HEIGHT / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    gap, caption = 4, 20
+    sheet = Image.new("RGB", (len(pictures) * (size[0] + gap) - gap, size[1] + caption), "black")
+    draw = ImageDraw.Draw(sheet)
+    for column, (name, picture) in enumerate(pictures.items()):
+        left = column * (size[0] + gap)
+        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (left, caption))
+        draw.text((left + 4, 3), name, fill="white", font=ImageFont.load_default(12))
+    write_png(path, sheet)
+
+
+def exposures(source: NDArray[np.uint8], hdr: NDArray[np.float32]) -> dict[str, NDArray[np.uint8]]:
+    """The pictures of recs/ for a network that was not trained in this run, from what `compare` gives."""
+    darker = np.clip(hdr / 4, 0, 1) ** (1 / 2.2)
+    delta = darker / np.maximum(np.clip(hdr, 0, 1) ** (1 / 2.2), 1 / 255)
+    stops = {"m4": -4, "m2": -2, "p2": 2, "p4": 4}
+    return {
+        "source": source,
+        **{name: display(hdr * 2.0**count) for name, count in stops.items()},
+        "delta": np.rint(255 * np.clip(delta, 0, 1)).astype(np.uint8),
+    }
+
+
+def planes(clip: vs.VideoNode) -> NDArray[Any]:
+    """The first frame of an RGB clip as an (H,W,3) array."""
+    with clip.get_frame(0) as frame:
+        return np.dstack([np.asarray(frame[plane]) for plane in range(3)])
+
+
+def display(linear: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Linear light in [0, 1] (clipped) as 8-bit sRGB, IEC 61966-2-1."""
+    x = np.clip(linear, 0, 1)
+    encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+    codes: NDArray[np.uint8] = np.rint(255 * encoded).astype(np.uint8)
+    return codes
+
+
+def tone_mapped(hdr: NDArray[np.floating]) -> NDArray[np.floating]:
+    """HDR to [0, 1] by Reinhard's extended operator on luminance (Reinhard et al. 2002, eq. 4)."""
+    luminance = hdr @ np.array([0.2126, 0.7152, 0.0722], hdr.dtype)
+    white = max(1.0, float(np.quantile(luminance, 0.999)))
+    scale = (1 + luminance / white**2) / (1 + luminance)
+    return hdr * scale[..., None]
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())
+
+
+def write_png(path: Path, picture: Image) -> None:
+    content = io.BytesIO()
+    picture.save(content, "png")
+    write_whole(path, content.getbuffer())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that it is there whole or not at all; its folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
