@@ -64,7 +64,7 @@ def shoulder(linear: NDArray[np.float32], peak: float, white: float = SDR_WHITE_
     """Roll highlights off so that nothing exceeds `peak` nits, and leave everything up to SDR white as it is.
 
     linear: (3, ...) RGB, linear light, 1.0 = SDR white = `white` nits. peak: nits; 0 = no limit, `linear` comes back.
-    Returns a new array of the same shape.
+    Otherwise returns a new array of the same shape.
 
     With p = peak / white and m = max(R, G, B), a pixel with m > 1 is scaled, all channels alike so that its hue and
     saturation stay, by y / m where
@@ -86,8 +86,7 @@ def shoulder(linear: NDArray[np.float32], peak: float, white: float = SDR_WHITE_
         )
     room = np.float32(peak / white - 1)
     m = np.maximum(linear.max(axis=0), 1)  # up to white y(1) / 1 = 1 exactly: not a bit changes
-    out: NDArray[np.float32] = linear * ((1 - room * np.expm1((1 - m) / room)) / m)
-    return out
+    return (linear * ((1 - room * np.expm1((1 - m) / room)) / m)).astype(np.float32, copy=False)
 
 
 # --- one frame
