@@ -45,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = [normal(word) for word in (sys.argv[1:] if argv is None else argv)]
     command, parser = (cache, cache_parser()) if words[:1] == ["cache"] else (expand, expand_parser())
+    arguments = parser.parse_args(words[1:] if command is cache else words)
     try:
-        command(parser.parse_args(words[1:] if command is cache else words))
+        command(arguments)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from what is saved")
         return 130
@@ -348,12 +349,12 @@ def show(entries: Sequence[Entry], key: str, folder: Path | None) -> None:
     print(f"size: {size(entry.size)}")
     print(f"last used: {duration(time.time() - entry.used)} ago")
     for name, value in sorted(entry.metadata.items()):
-        print(f"{name}: {value}")
+        print(f"{name}: {value if name != 'log' else f'{len(json.loads(value))} epochs'}")
 
 
 def settings_in_words(metadata: Mapping[str, str]) -> str:
     """The settings that a person chooses, from the header of a weights file."""
-    settings = json.loads(metadata.get("settings", "{}"))
+    settings = json.loads(metadata.get("facts", "{}")).get("settings", {})
     return " ".join(f"{name} {settings[name]}" for name in SETTINGS if name in settings)
 
 

@@ -1,0 +1,467 @@
+"""The command line: words, exit codes, and the order of things. The learning itself is played by a stand-in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import vapoursynth as vs
+from PIL import Image
+
+import vszhdrv
+from vszhdrv import cli, exr, store
+from vszhdrv.zhdrv.config import Config
+
+LOG = [{"epoch": n, "total": 0.5, "reconstruction": 0.4, "temporal": 0.1, "lr": 1e-4, "seconds": n} for n in (1, 2)]
+
+
+@dataclass(frozen=True)
+class Colour:
+    matrix: int = 0
+    transfer: int = 13
+    primaries: int = 1
+    range: int = 1
+
+
+class FakeJob:
+    """A job that learns in four steps, two epochs, that every pixel is twice as bright."""
+
+    def __init__(self, clip: vs.VideoNode, stored: bool, options: dict[str, Any]) -> None:
+        self.clip, self.stored, self.options = clip, stored, options
+        names = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed", "still")
+        self.config = Config.from_preset(**{name: options[name] for name in names if name in options})
+        self.colour = Colour()
+        self.key = "0123456789abcdef"
+        weights = options.get("weights")
+        self.trained = SimpleNamespace(path=Path(weights), metadata={"log": "[]"}) if weights else None
+        self.learned = False
+
+    def look_up(self) -> bool:
+        if self.stored and self.trained is None:
+            self._train()
+        return self.trained is not None
+
+    def _train(self) -> None:
+        self.trained = SimpleNamespace(path=Path("/store/key.safetensors"), metadata={"log": json.dumps(LOG)})
+
+    def learn(self) -> Iterator[vszhdrv.Event]:
+        if self.look_up():
+            return
+        self.learned = True
+        for n in range(1, 4):
+            yield SimpleNamespace(kind="reading", done=n, total=3, seconds_left=None, progress=None)
+        for n in range(1, 5):
+            progress = SimpleNamespace(rows=LOG[: n // 2])
+            if n == 2:
+                yield SimpleNamespace(kind="estimate", done=n, total=4, seconds_left=72.0, progress=progress)
+            yield SimpleNamespace(kind="training", done=n, total=4, seconds_left=4.0 - n, progress=progress)
+        self._train()
+
+    def recs(self) -> dict[str, np.ndarray]:
+        return {name: np.zeros((8, 8, 3), np.uint8) for name in ("source", "m4", "m2", "p2", "p4", "delta")}
+
+    def save_weights(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("best", "last"):
+            (folder / f"{name}.safetensors").write_text("weights")
+
+    def expand(self) -> vs.VideoNode:
+        return self.clip.resize.Point(format=vs.RGBS).std.Expr("x 2 *")
+
+
+@dataclass
+class Bench:
+    """A folder with a clip of three frames, and what the command line did with it."""
+
+    folder: Path
+    jobs: list[FakeJob]
+    stored: bool = False
+
+    @property
+    def source(self) -> str:
+        return str(self.folder / "clip")
+
+    @property
+    def run(self) -> Path:
+        (run,) = (self.folder / "runs").iterdir()
+        return run
+
+    def __call__(self, *arguments: str) -> int:
+        return cli.main([self.source, "--runs", str(self.folder / "runs"), *arguments])
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("VSZHDRV_CACHE", str(tmp_path / "cache"))
+    bench = Bench(tmp_path, [])
+
+    def prepare(clip: vs.VideoNode, **options: Any) -> FakeJob:
+        bench.jobs.append(FakeJob(clip, bench.stored, options))
+        return bench.jobs[-1]
+
+    monkeypatch.setitem(vszhdrv.__dict__, "prepare", prepare)
+    (tmp_path / "clip").mkdir()
+    for n in range(3):
+        Image.new("RGB", (40, 24), (60 + 50 * n,) * 3).save(tmp_path / "clip" / f"{n}.png")
+    return bench
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on standard error, all of them ours; nothing may be on standard output."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert all(line.startswith("zhdrv: ") for line in lines), err
+    return [line.removeprefix("zhdrv: ") for line in lines]
+
+
+def test_a_whole_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench() == 0
+    files = {str(p.relative_to(bench.run)) for p in bench.run.rglob("*") if p.is_file()}
+    assert files == {
+        *(f"clip_exr/clip.{n:06d}.exr" for n in range(3)),
+        *(f"recs/{name}.png" for name in ("source", "m4", "m2", "p2", "p4", "delta")),
+        "ckpt/best.safetensors",
+        "ckpt/last.safetensors",
+        "logs.csv",
+        "params.csv",
+        "preview.png",
+    }
+    assert bench.run.name.startswith("clip_lr2e-03_e16_d2u2_")
+    assert len((bench.run / "logs.csv").read_text().splitlines()) == 1 + len(LOG)
+    params = (bench.run / "params.csv").read_text().splitlines()
+    assert {"preset,fast", "epochs,16", "colour_transfer,13", "white,203.0", "key,0123456789abcdef"} <= set(params)
+    code = 60 / 255
+    assert exr.read(bench.run / "clip_exr" / "clip.000000.exr") == pytest.approx(2 * code, abs=1e-3)
+    lines = told(capsys)
+    assert "training takes about 1 min 12 s" in lines
+    assert {"reading 3 of 3", "training 4 of 4", "expanding 3 of 3"} <= set(lines)
+    assert lines[-1] == f"done: {bench.run}"
+
+
+def test_second_run_uses_what_is_there(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench()
+    files = {p: p.stat().st_mtime_ns for p in bench.run.rglob("*.exr")}
+    (bench.run / "clip_exr" / "clip.000001.exr").write_bytes(b"cut off")
+    (bench.run / "logs.csv").unlink()
+    capsys.readouterr()
+    bench.stored = True
+    assert bench() == 0
+    assert not bench.jobs[-1].learned
+    assert "2 of 3 frames are there already and stay" in told(capsys)
+    changed = [p.name for p, time in files.items() if p.stat().st_mtime_ns != time]
+    assert changed == ["clip.000001.exr"]
+    assert len((bench.run / "logs.csv").read_text().splitlines()) == 1 + len(LOG)
+
+
+def test_a_network_from_the_store_gives_a_whole_folder_too(bench: Bench) -> None:
+    bench.stored = True
+    assert bench() == 0
+    assert len(list((bench.run / "recs").iterdir())) == 6
+    assert (bench.run / "ckpt" / "best.safetensors").exists() and (bench.run / "preview.png").exists()
+
+
+@pytest.mark.parametrize("options", [["--n_exp_down", "3"], ["--float"], ["--white", "100"], ["--compression", "piz"]])
+def test_other_outputs_have_another_folder(bench: Bench, options: list[str]) -> None:
+    bench()
+    bench(*options)
+    assert len(list((bench.folder / "runs").iterdir())) == 2
+
+
+def test_train_only(bench: Bench) -> None:
+    assert bench("--train_only") == 0
+    assert (bench.run / "ckpt" / "best.safetensors").exists()
+    assert not (bench.run / "clip_exr").exists() and not (bench.run / "preview.png").exists()
+
+
+def test_already_trained_in_the_run_folder(bench: Bench) -> None:
+    bench("--train_only")
+    assert bench("--already_trained") == 0
+    assert bench.jobs[-1].options["weights"] == str(bench.run / "ckpt" / "best.safetensors")
+    assert not bench.jobs[-1].learned and len(list(bench.run.rglob("*.exr"))) == 3
+
+
+def test_already_trained_in_the_store(bench: Bench) -> None:
+    bench.stored = True
+    assert bench("--already-trained") == 0
+    assert len(list(bench.run.rglob("*.exr"))) == 3
+
+
+def test_already_trained_nowhere(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--already_trained") == 1
+    assert "--already_trained: there is no network for this clip and these settings" in told(capsys)[-1]
+    assert not (bench.folder / "runs").exists()
+
+
+def test_options_reach_the_package(bench: Bench) -> None:
+    arguments = "--n-exp-down 3 --n_exp-up=1 --epochs 2 --lr 1e-3 --alpha 0.5 --seed 7 --preset paper --device cpu"
+    assert (
+        bench(*arguments.split(), "--transfer_in", "linear", "--range-in=full", "--cache", "", "--fps", "23.976") == 0
+    )
+    (job,) = bench.jobs
+    assert job.options == {
+        "n_exp_down": 3,
+        "n_exp_up": 1,
+        "epochs": 2,
+        "lr": 1e-3,
+        "alpha": 0.5,
+        "seed": 7,
+        "preset": "paper",
+        "device": "cpu",
+        "transfer_in": "linear",
+        "range_in": "full",
+        "cache": "",
+        "still": False,
+    }
+    assert job.clip.fps == Fraction("23.976")
+
+
+def test_one_picture(bench: Bench) -> None:
+    picture = str(bench.folder / "clip" / "1.png")
+    assert cli.main([picture, "--data-type", "image", "--runs", str(bench.folder / "runs")]) == 0
+    assert bench.jobs[0].options["still"] is True
+    assert (bench.run / "1_exr" / "1.000000.exr").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "required: INPUT"),
+        (["a", "b"], "unrecognized arguments: b"),
+        (["a", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["a", "--epochs", "many"], "--epochs: must be a whole number, not 'many'"),
+        (["a", "--lr", "fast"], "--lr: must be a number, not 'fast'"),
+        (["a", "--fps", "0"], "--fps: must be frames per second"),
+        (["a", "--fps", "1/0"], "--fps: must be frames per second"),
+        (["a", "--white", "nan"], "--white: must be over 0"),
+        (["a", "--data_type", "film"], "invalid choice: 'film'"),
+        (["a", "--half", "--float"], "not allowed with"),
+        (["a", "--train_only", "--already_trained"], "not allowed with"),
+        (["cache"], "list|show|clear"),
+        (["cache", "show"], "required: KEY"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    (line,) = told(capsys)
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "best"], "preset must be one of"),
+        (["--epochs", "0"], "epochs must be from 1"),
+        (["--compression", "lzma"], "compression is 'lzma'; use one of"),
+        (["--cache", __file__], "which is not a folder"),
+    ],
+)
+def test_values_that_are_not_accepted(
+    bench: Bench, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(*arguments) == 2
+    (line,) = told(capsys)
+    assert words in line
+    assert not bench.jobs and not (bench.folder / "runs").exists()
+
+
+def test_missing_input(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([str(bench.folder / "none.mp4")]) == 2
+    assert told(capsys) == [f"INPUT {bench.folder / 'none.mp4'} does not exist"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (vs.Error("BestSource: frame 7 is broken"), 1, "BestSource: frame 7 is broken"),
+        (
+            vs.Error("\nTraceback (most recent call last):\n  File x\nValueError: the reason\n"),
+            1,
+            "ValueError: the reason",
+        ),
+        (OSError(28, "No space left on device", "/runs"), 1, "No space left on device: /runs"),
+        (OSError("a cannot be written into the folder /b"), 1, "a cannot be written into the folder /b"),
+        (RuntimeError("out of memory\nand much advice"), 1, "out of memory"),
+        (ValueError("interlaced"), 2, "interlaced"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what is saved"),
+    ],
+)
+def test_failures_are_one_sentence(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    words: str,
+) -> None:
+    closed = []
+
+    def learn(self: FakeJob) -> Iterator[Any]:
+        try:
+            yield SimpleNamespace(kind="reading", done=1, total=3, seconds_left=None, progress=None)
+            raise error
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(FakeJob, "learn", learn)
+    assert bench() == code
+    assert told(capsys)[-1] == words
+    assert closed == [True]
+    assert not list(bench.run.rglob("*.tmp"))
+
+
+def test_our_own_mistakes_keep_their_traceback(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeJob, "learn", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bench()
+
+
+def test_the_interrupted_training_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between two steps: the generator is closed at once, for it saves the state then."""
+    closed = []
+    learn = FakeJob.learn
+
+    def watched(self: FakeJob) -> Iterator[Any]:
+        try:
+            yield from learn(self)
+        except GeneratorExit:
+            closed.append(True)
+            raise
+
+    def interrupt(self: FakeJob) -> dict[str, np.ndarray]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeJob, "learn", watched)
+    monkeypatch.setattr(FakeJob, "recs", interrupt)
+    assert bench() == 130
+    assert closed == [True]
+
+
+def test_the_package_speaks_through_the_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def learn(self: FakeJob) -> Iterator[Any]:
+        vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, "zhdrv: another process trains; waiting")
+        vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, "somebody else's words")
+        yield from FakeJob._learn(self)
+
+    monkeypatch.setattr(FakeJob, "_learn", FakeJob.learn, raising=False)
+    monkeypatch.setattr(FakeJob, "learn", learn)
+    assert bench() == 0
+    lines = told(capsys)
+    assert "another process trains; waiting" in lines and not [line for line in lines if "somebody" in line]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (45, "45 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7800, "2 h 10 min"), (400_000, "4 days")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert cli.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (14_250_000, "14.2 MB")])
+def test_sizes(count: int, words: str) -> None:
+    assert cli.size(count) == words
+
+
+def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with cli.Meters() as meters:
+        meters.show("reading", 1, 2)
+        meters.show("reading", 2, 2)
+        meters.show("training", 5, 10)
+    out, err = capsys.readouterr()
+    assert out == "" and "reading: 100%" in err and "training:  50%" in err
+
+
+def test_lines_elsewhere_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    with cli.Meters() as meters:
+        for n in range(1, 8):
+            meters.show("training", n, 7, 7.0 - n)
+    lines = told(capsys)
+    assert lines[-1] == "training 7 of 7"
+    assert 2 <= len(lines) <= 4 and all(line.endswith("s left") for line in lines[:-1])
+
+
+# The networks that are kept
+
+
+@pytest.fixture
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Two networks in a store; the call tells which are still there."""
+    import torch
+
+    monkeypatch.setenv("VSZHDRV_CACHE", str(tmp_path))
+    kept = store.Store(tmp_path, warn=print)
+    for key in ("ab" * 16, "cd" * 16):
+        with kept.training(key, lambda: None) as slot:
+            weights = {"a": torch.zeros(3)}
+            facts = json.dumps({"settings": {"preset": "fast", "epochs": 16}})
+            slot.finish(weights, weights, {"preset": "fast", "facts": facts, "seconds": "40.0", "log": json.dumps(LOG)})
+    return lambda: sorted(entry.key for entry in kept.entries())
+
+
+def test_cache_list(networks: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert sorted(line.split()[0] for line in out.splitlines()) == networks()
+    assert all("preset fast epochs 16" in line for line in out.splitlines())
+    assert err.startswith("zhdrv: 2 networks, ")
+
+
+def test_cache_show(networks: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "show", "abab"]) == 0
+    out, _ = capsys.readouterr()
+    assert f"key: {'ab' * 16}" in out and "seconds: 40.0" in out
+
+
+def test_cache_show_of_no_network(networks: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "show", "ff"]) == 2
+    assert told(capsys)[0].startswith("KEY 'ff' is none of the keys in")
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 2), ("", 2)])
+def test_cache_clear_asks(
+    networks: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    left: int,
+) -> None:
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    assert cli.main(["cache", "clear"]) == 0
+    assert len(networks()) == left
+    assert "remove 2 networks" in capsys.readouterr().err
+
+
+def test_cache_clear_with_yes(networks: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "clear", "--yes"]) == 0
+    assert networks() == []
+    assert told(capsys)[0].startswith("2 removed")
+
+
+def test_arguments_are_checked_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; from vszhdrv import cli\n"
+        "try: cli.main(['none.mp4', '--epochs', 'x'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(', '.join({'torch', 'vapoursynth', 'numpy', 'OpenEXR'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[1:] == [""], done.stderr
