@@ -31,7 +31,6 @@ import argparse
 import ast
 import json
 import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -117,10 +116,10 @@ class Scene:
         return np.stack([read_png(picture) for picture in self.pictures])
 
     def given(self) -> Image:
-        """What a method is given, linearised, in [0, 1]: the floor."""
+        """What a method is given, linearised: the floor. A video's codes over white stay over 1."""
         decode = DECODE[self.transfer]
         if self.video:
-            return decode(decode_video(self.video, self.height, self.width))
+            return decode(np.stack(list(read_clip(to_rgb(open_clip(self))))).clip(0))
         return decode(self.sdr() / np.float32(255))
 
 
@@ -136,14 +135,6 @@ def open_scenes(folder: Path, only: list[str] | None) -> list[Scene]:
 def read_png(path: Path) -> NDArray[np.uint8]:
     """An 8-bit RGB picture, (height, width, 3)."""
     return np.asarray(cv2.imread(str(path)), np.uint8)[..., ::-1]
-
-
-def decode_video(path: Path, height: int, width: int) -> Image:
-    """A video's frames as encoded RGB in [0, 1], (frames, height, width, 3), by its own colour tags."""
-    convert = ["-vf", "scale=flags=bicubic+accurate_rnd+full_chroma_int", "-f", "rawvideo", "-pix_fmt", "rgb48le"]
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(path), *convert, "-"]
-    codes = np.frombuffer(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout, "<u2")
-    return (codes / np.float32(65535)).astype(np.float32).reshape(-1, height, width, 3)
 
 
 # Metrics ------------------------------------------------------------------------------------------------------------
@@ -288,6 +279,13 @@ def open_clip(scene: Scene) -> vs.VideoNode:
     clip = vs.core.imgseqs.Read([str(picture) for picture in scene.pictures], fpsnum=round(scene.fps), fpsden=1)
     transfer = {"srgb": vs.TRANSFER_IEC_61966_2_1, "bt1886": vs.TRANSFER_BT709}[scene.transfer]
     return clip.std.SetFrameProps(_Matrix=vs.MATRIX_RGB, _Transfer=transfer, _Primaries=vs.PRIMARIES_BT709)
+
+
+def to_rgb(clip: vs.VideoNode) -> vs.VideoNode:
+    """Encoded full-range RGB in float, by the clip's own colour properties."""
+    import vapoursynth as vs
+
+    return clip.resize.Bicubic(format=vs.RGBS)
 
 
 def read_clip(clip: vs.VideoNode) -> Iterator[Image]:
