@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.12"
-# dependencies = ["numpy", "opencv-python-headless", "OpenEXR>=3.4.14", "torch", "cvvdp", "tqdm", "vszhdrv"]
+# dependencies = ["numpy", "opencv-python-headless", "OpenEXR>=3.4.14", "torch", "cvvdp", "vszhdrv"]
 #
 # [tool.uv.sources]
 # vszhdrv = { path = "..", editable = true }
@@ -198,12 +198,11 @@ def score(truth: Image, sdr: NDArray[np.uint8], result: Image, fps: float = 24, 
 
 def color_video_vdp() -> Jod:
     """ColorVideoVDP, on the GPU if there is one; loads torch."""
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the metric's own bar
     import pycvvdp
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    metric = pycvvdp.cvvdp(display_name="standard_hdr_linear", device=device)
+    metric = pycvvdp.cvvdp(display_name="standard_hdr_linear", device=device, quiet=True)
 
     def jod(result: Image, truth: Image, fps: float) -> float:
         clips = torch.from_numpy(result), torch.from_numpy(truth)
@@ -396,7 +395,7 @@ def main() -> None:
     run.add_argument("--device")
     run.add_argument("--set", action="append", default=[], type=parse_argument, metavar="NAME=VALUE", help="any other")
     run.add_argument("--write", type=Path, metavar="DIR", help="keep the results as DIR/SCENE/*.exr")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     try:
         scenes, methods = open_scenes(options.scenes, options.only), parse_methods(options)
         table = evaluate(scenes, methods, None if options.no_jod else color_video_vdp())

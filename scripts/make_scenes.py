@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("--transfer", choices=sorted(ENCODE), default="srgb", help="bt1886: as BT.709 video is encoded")
     parser.add_argument("--cap", type=float, default=64.0, help="brightest truth, times SDR white")
     parser.add_argument("--h264", type=int, metavar="CRF", help="encode the SDR frames too; needs --transfer bt1886")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.h264 is not None and options.transfer != "bt1886":
         parser.error("--h264 writes a file tagged BT.709: it needs --transfer bt1886")
     if options.fetch:

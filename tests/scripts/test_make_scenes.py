@@ -1,0 +1,128 @@
+"""Scenes rendered from stills whose content is known."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import make_scenes
+import numpy as np
+import pytest
+from make_scenes import Still
+
+SIZE = (64, 48)
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Still:
+    """Smooth light over three to four stops, with stripes so bright and thin that they clip wherever the camera is."""
+    y, x = np.mgrid[0:96, 0:192].astype(np.float32)
+    rgb = np.stack([2 ** (x / 48), 2 ** (y / 32), np.ones_like(x)], -1)
+    rgb[:, np.arange(192) % 32 < 2] = 100.0
+    path = tmp_path / "still.exr"
+    make_scenes.write_exr(path, rgb)
+    return Still("stripes", path, wrap=True)
+
+
+def read_sdr(folder: Path, index: int) -> np.ndarray:
+    return cv2.imread(str(folder / "sdr" / f"{index:04d}.png"))[..., ::-1]
+
+
+def read_hdr(folder: Path, index: int) -> np.ndarray:
+    return make_scenes.read_exr(folder / "hdr" / f"{index:04d}.exr")
+
+
+@pytest.mark.parametrize("transfer", make_scenes.ENCODE)
+def test_transfer_and_its_inverse(transfer: str) -> None:
+    linear = np.linspace(0, 1, 1001)
+    assert make_scenes.DECODE[transfer](make_scenes.ENCODE[transfer](linear)) == pytest.approx(linear, abs=1e-6)
+
+
+def test_known_codes() -> None:
+    assert make_scenes.srgb_encode(np.array([0.2140411])) == pytest.approx(0.5)
+    assert make_scenes.bt1886_encode(np.array([0.5**2.4, 7.0])) == pytest.approx([0.5, 1.0])
+
+
+@pytest.mark.parametrize("transfer", make_scenes.ENCODE)
+def test_sdr_is_the_truth_clipped_and_encoded(still: Still, tmp_path: Path, transfer: str) -> None:
+    folder = make_scenes.render(still, tmp_path, frames=3, size=SIZE, transfer=transfer)
+    about = json.loads((folder / "scene.json").read_text())
+    assert (about["frames"], about["width"], about["height"], about["fps"]) == (3, *SIZE, 24)
+    assert about["transfer"] == transfer
+    for index in range(3):
+        hdr, sdr = read_hdr(folder, index), read_sdr(folder, index)
+        assert hdr.shape == sdr.shape == (48, 64, 3)
+        assert hdr.max() > 1
+        assert (sdr[hdr > 1.001] == 255).all()
+        expected = np.round(255 * make_scenes.ENCODE[transfer](hdr))
+        assert np.abs(expected - sdr).max() <= 1  # the truth on disk is rounded to half float
+        assert about["per_frame"][index]["clipped"] == pytest.approx((sdr == 255).any(-1).mean())
+
+
+def test_same_seed_same_scene_other_seed_another(still: Still, tmp_path: Path) -> None:
+    first, again, other = (
+        make_scenes.render(still, tmp_path / name, frames=2, size=SIZE, seed=seed)
+        for name, seed in [("first", 3), ("again", 3), ("other", 4)]
+    )
+    assert np.array_equal(read_hdr(first, 1), read_hdr(again, 1))
+    assert not np.array_equal(read_hdr(first, 1), read_hdr(other, 1))
+
+
+def test_path_of_a_known_seed() -> None:
+    """Published figures belong to seeds: the draws must never move."""
+    path = make_scenes.camera_path(2, (512, 1024), (448, 256), wrap=True, seed=7)
+    assert path.zoom == pytest.approx([0.906274, 0.974303], abs=1e-6)
+    assert path.x == pytest.approx([794.3021, 1197.5021], abs=1e-3)
+
+
+def test_exposure_follows_the_meter_slowly() -> None:
+    """A grey that doubles: metered at 4 times its mean, then a fifteenth of the way to twice that."""
+    shots = iter([np.full((8, 8, 3), 0.1, np.float32), np.full((8, 8, 3), 0.2, np.float32)])
+    (dark, dark_gain), (light, light_gain) = make_scenes.exposed(shots, cap=64)
+    assert dark == pytest.approx(0.25)
+    assert dark_gain == pytest.approx(1 / 0.4)
+    level = 0.4 + (0.8 - 0.4) / 15
+    assert light == pytest.approx(0.2 / level)
+    assert light_gain == pytest.approx(1 / level)
+
+
+def test_cap_bounds_the_truth(still: Still, tmp_path: Path) -> None:
+    folder = make_scenes.render(still, tmp_path, frames=2, size=SIZE, cap=1.5)
+    assert read_hdr(folder, 0).max() == 1.5
+
+
+def test_a_shorter_clip_leaves_no_frames_of_a_longer_one(still: Still, tmp_path: Path) -> None:
+    make_scenes.render(still, tmp_path, frames=3, size=SIZE)
+    folder = make_scenes.render(still, tmp_path, frames=2, size=SIZE)
+    assert len(list((folder / "hdr").iterdir())) == len(list((folder / "sdr").iterdir())) == 2
+
+
+@pytest.mark.skipif(not shutil.which("ffprobe"), reason="needs ffmpeg")
+def test_video_is_tagged_and_close_to_the_pictures(still: Still, tmp_path: Path) -> None:
+    from vapoursynth import RGB24, core
+
+    folder = make_scenes.render(still, tmp_path, frames=4, size=SIZE, transfer="bt1886", crf=12)
+    entries = "stream=pix_fmt,color_range,color_space,color_transfer,color_primaries,r_frame_rate"
+    command = ["ffprobe", "-v", "error", "-show_entries", entries, "-of", "json", str(folder / "sdr.mp4")]
+    (stream,) = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["streams"]
+    tags = {name: stream[name] for name in ("color_space", "color_transfer", "color_primaries")}
+    assert set(tags.values()) == {"bt709"}
+    assert (stream["pix_fmt"], stream["color_range"], stream["r_frame_rate"]) == ("yuv420p", "tv", "24/1")
+    clip = core.bs.VideoSource(str(folder / "sdr.mp4"), cachemode=0).resize.Bicubic(format=RGB24)
+    assert clip.num_frames == 4
+    for index, frame in enumerate(clip.frames()):
+        decoded = np.stack([np.asarray(frame[plane]) for plane in range(3)], -1).astype(int)
+        green = decoded[..., 1] - read_sdr(folder, index)[..., 1]  # colour edges do not survive 4:2:0, luma does
+        assert np.median(np.abs(green)) <= 2
+
+
+@pytest.mark.parametrize("text", ["name", "=path.exr", "name="])
+def test_bad_still(text: str) -> None:
+    with pytest.raises(make_scenes.argparse.ArgumentTypeError, match="NAME=PATH"):
+        Still.parse(text)
+
+
+def test_wrap_suffix() -> None:
+    assert Still.parse("a=b/c.exr:wrap") == Still("a", Path("b/c.exr"), True)
+    assert Still.parse("a=b/c.exr") == Still("a", Path("b/c.exr"), False)
