@@ -1,0 +1,286 @@
+"""A clip's colour: what its properties say, and the way into linear light and into the working encoding.
+
+It exists apart from frames.py because it is the only place where colour properties are read and written. The
+conversions themselves are `resize`'s (zimg's); this module decides what resize is told. Codes are ITU-T H.273's, as in
+VapourSynth.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import vapoursynth as vs
+
+from .errors import FrameError
+
+UNSPECIFIED = 2  # of matrix, transfer and primaries; an unspecified range is an absent property
+
+# The names that resize's arguments take, with their codes.
+MATRICES = {
+    "rgb": 0, "709": 1, "unspec": 2, "fcc": 4, "470bg": 5, "170m": 6, "240m": 7, "ycgco": 8, "2020ncl": 9, "2020cl": 10,
+    "chromancl": 12, "chromacl": 13, "ictcp": 14,
+}  # fmt: skip
+TRANSFERS = {
+    "709": 1, "unspec": 2, "470m": 4, "470bg": 5, "601": 6, "240m": 7, "linear": 8, "log100": 9, "log316": 10,
+    "xvycc": 11, "srgb": 13, "2020_10": 14, "2020_12": 15, "st2084": 16, "st428": 17, "std-b67": 18,
+}  # fmt: skip
+PRIMARIES = {
+    "709": 1, "unspec": 2, "470m": 4, "470bg": 5, "170m": 6, "240m": 7, "film": 8, "2020": 9, "st428": 10,
+    "st431-2": 11, "st432-1": 12, "ebu3213-e": 22,
+}  # fmt: skip
+RANGES = {"limited": 0, "full": 1}
+
+CAMERA = "camera"  # transfer_in's one value that resize does not have
+
+_RGB, _709, _601, _ICTCP = 0, 1, 6, 14
+_GAMMA22, _LINEAR, _SRGB = 4, 8, 13
+_HDR = (16, 18)  # PQ, HLG
+# A matrix belongs to a standard, and the standard has primaries. All others (709, YCgCo, RGB): BT.709.
+_PRIMARIES_OF_MATRIX = {4: 4, 5: 5, 6: 6, 7: 7, 9: 9, 10: 9}
+# The camera's curve (OETF) of ITU-R BT.709-6 item 1.2, the same in BT.601-7 and in BT.2020-2 at 10 bits; BT.2020-2
+# gives 12-bit systems more digits. By transfer: alpha, beta of V = alpha L^0.45 - (alpha - 1), V = 4.5 L below beta.
+_CAMERA_CURVES = {1: (1.099, 0.018), 6: (1.099, 0.018), 14: (1.099, 0.018), 15: (1.0993, 0.0181)}
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How a clip's codes mean light, everything decided. ITU codes; `range` 1 is full and 0 limited.
+
+    `camera` says that the transfer function is undone as the camera's (scene light), not as a display shows it.
+    """
+
+    matrix: int
+    transfer: int
+    primaries: int
+    range: int
+    camera: bool
+
+
+def check_clip(clip: Any, *, still: bool) -> None:
+    """Refuse what cannot be learned from or expanded. Requests frame 0.
+
+    Args:
+        still: image mode, where a single frame is enough.
+
+    Raises:
+        ValueError: not a video clip, a variable or unknown format, variable size, too small, too short, or interlaced.
+    """
+    if not isinstance(clip, vs.VideoNode):
+        raise ValueError(f"clip must be a video clip, not {type(clip).__name__}")
+    if clip.format is None or clip.format.color_family == vs.UNDEFINED:
+        raise ValueError("clip must have one format throughout, and this one's varies: give resize a format first")
+    if not clip.width or not clip.height:
+        raise ValueError(
+            "clip must have one size throughout, and this one's varies: give resize width and height first"
+        )
+    if clip.format.sample_type == vs.INTEGER and clip.format.bits_per_sample > 16:
+        raise ValueError(f"clip must be 8 to 16 bit integer or 16 to 32 bit float, not {clip.format.name}")
+    if clip.width < 16 or clip.height < 16:
+        raise ValueError(f"clip must be 16x16 or larger, not {clip.width}x{clip.height}")
+    if clip.num_frames < 2 and not still:
+        raise ValueError("clip must have 2 frames or more, not 1: pass still=True to expand a single picture")
+    with clip.get_frame(0) as frame:
+        field_order = int(frame.props.get("_FieldBased", 0))
+    if field_order:
+        first = {1: "bottom", 2: "top"}.get(field_order, "unknown")
+        raise ValueError(
+            f"clip must be progressive, and its _FieldBased is {field_order} ({first} field first): deinterlace it "
+            "first, for example with bwdif.Bwdif (telecined film: vivtc), or std.SetFieldBased(0) if the tag is wrong"
+        )
+
+
+def resolve_colour(
+    clip: vs.VideoNode,
+    *,
+    matrix_in: str | int | None = None,
+    transfer_in: str | int | None = None,
+    range_in: str | int | None = None,
+    warn: Callable[[str], None],
+) -> Colour:
+    """What the clip's codes mean: by frame 0's properties, then by the arguments, then by the field's guesses.
+
+    As in resize, a property wins over an argument. Unspecified RGB is sRGB at full range. Unspecified YUV and GRAY is
+    limited, has BT.709's transfer as a BT.1886 display shows it, and BT.601's matrix up to 576 lines (unless it is 1280
+    or more wide: a cropped 720p or 1080p picture), else BT.709's; one warning says so. Unspecified primaries follow the
+    matrix.
+
+    Args:
+        matrix_in, transfer_in, range_in: names as in resize, or ITU codes. transfer_in may also be "camera": undo the
+            camera's curve instead of the display's, even where the property says BT.709, 601 or 2020.
+        warn: takes one sentence.
+
+    Raises:
+        ValueError: an unknown name or code; values that contradict the format; a clip that is HDR already.
+    """
+    with clip.get_frame(0) as frame:
+        props = dict(frame.props)
+    family, name = clip.format.color_family, clip.format.name
+    if family == vs.GRAY and props.get("_Matrix") == _RGB:
+        del props["_Matrix"]  # harmless: grey has no colour difference to decode, readers of pictures tag it so
+    camera = transfer_in == CAMERA
+    matrix = _settle("matrix", props, _code("matrix_in", matrix_in, MATRICES), MATRICES, warn)
+    curve = None if camera else _code("transfer_in", transfer_in, TRANSFERS)
+    transfer = _settle("transfer", props, curve, TRANSFERS, warn)
+    primaries = _settle("primaries", props, None, PRIMARIES, warn)
+    value_range = _settle("range", props, _code("range_in", range_in, RANGES), RANGES, warn)
+
+    if family == vs.RGB and matrix not in (None, _RGB):
+        raise ValueError(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for YUV")
+    if family != vs.RGB and matrix == _RGB:
+        raise ValueError(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for RGB")
+    if transfer in _HDR:
+        raise ValueError(f"the clip is HDR already, its transfer is {_named(transfer, TRANSFERS)}: expand SDR clips")
+    if matrix == _ICTCP:
+        raise ValueError(f"the clip is HDR already, its matrix is {_named(matrix, MATRICES)}: expand SDR clips")
+    if transfer == _LINEAR and clip.format.bits_per_sample == 8:
+        raise ValueError(f"the clip's transfer is linear (8) but its format is {name}: 8 bits cannot hold linear light")
+
+    if camera and transfer not in (None, *_CAMERA_CURVES):
+        warn(
+            f"the clip's _Transfer, {_named(transfer, TRANSFERS)}, has no camera curve and wins over transfer_in=camera"
+        )
+        camera = False
+    guesses = {}
+    if matrix is None and family == vs.RGB:
+        matrix = _RGB
+    if matrix is None:
+        matrix = _601 if clip.height <= 576 and clip.width < 1280 else _709
+        guesses["matrix"] = f"{_named(matrix, MATRICES)} by its size, {clip.width}x{clip.height}"
+    if transfer is None and family == vs.RGB and not camera:
+        transfer = _SRGB
+    if transfer is None:
+        transfer = _709
+        if not camera:
+            guesses["transfer"] = _named(transfer, TRANSFERS)
+    if guesses:
+        taken = " and ".join(f"{kind} {value}" for kind, value in guesses.items())
+        options = " and ".join(f"{kind}_in" for kind in guesses)
+        warn(f"the clip does not say its {' and '.join(guesses)}: taken as {taken}; {options} can say otherwise")
+    if primaries is None:
+        primaries = _PRIMARIES_OF_MATRIX.get(matrix, 1)
+    if value_range is None:
+        value_range = 0 if family != vs.RGB and clip.format.sample_type == vs.INTEGER else 1
+    return Colour(matrix, transfer, primaries, value_range, camera)
+
+
+def to_linear(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
+    """The clip in linear light: RGBS, 1.0 = SDR white, the clip's own primaries, same length and size.
+
+    Superwhite stays above 1. Values below black are zimg's: 0, but for a linear or xvYCC source, which keeps them.
+    A display's curve is zimg's (BT.709, 601, 2020: BT.1886 of a perfect black, which is gamma 2.4). Every frame is
+    checked against `colour` and carries _Matrix 0, _Transfer 8, _Primaries, _Range 1 and no _ChromaLocation; its other
+    properties are untouched.
+
+    Chroma is resampled by resize.Bicubic at its defaults: what the same script without us would do, so the way back
+    through resize.Bicubic compares like with like.
+    """
+    rgb = _tagged(clip, colour)
+    if colour.camera:
+        rgb = rgb.resize.Bicubic(format=vs.RGBS).std.Expr(_camera_expression(*_CAMERA_CURVES[colour.transfer]))
+    else:
+        rgb = rgb.resize.Bicubic(format=vs.RGBS, transfer=_LINEAR, approximate_gamma=_table_is_enough(clip))
+    rgb = rgb.std.SetFrameProps(_Matrix=_RGB, _Transfer=_LINEAR, _Primaries=colour.primaries, _Range=1)
+    return rgb.std.RemoveFrameProps("_ChromaLocation")
+
+
+def to_encoded(
+    clip: vs.VideoNode, colour: Colour, *, width: int | None = None, height: int | None = None
+) -> vs.VideoNode:
+    """The clip in the working encoding, x = linear^(1/2.2), clipped to [0, 1], full range.
+
+    RGB24 for 8-bit clips and RGB48 for deeper ones. With `width` and `height` scaled down in linear light, where a
+    highlight keeps its energy, by a bilinear kernel, which has no lobes to cut black rings around it.
+    """
+    linear = to_linear(clip, colour)
+    if width and height:
+        linear = linear.resize.Bilinear(width=width, height=height)
+    deep = clip.format.bits_per_sample > 8
+    return linear.resize.Point(
+        format=vs.RGB48 if deep else vs.RGB24, transfer=_GAMMA22, range=1, approximate_gamma=_table_is_enough(clip)
+    )
+
+
+def as_data(clip: vs.VideoNode) -> vs.VideoNode:
+    """The same clip without the properties that would have its values taken for light; for masks and the like."""
+    return clip.std.RemoveFrameProps(["_Matrix", "_Transfer", "_Primaries", "_ChromaLocation"])
+
+
+def _table_is_enough(clip: vs.VideoNode) -> bool:
+    """Whether zimg's tables for transfer functions may be used, which are four to ten times as fast as the exact ones.
+
+    Their worst error is 0.02 of an 8-bit code into linear light and 0.1 of one (near black) into the working encoding,
+    but 0.4 of a 10-bit code: right for 8 bits only.
+    """
+    return bool(clip.format.bits_per_sample == 8)
+
+
+def _tagged(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
+    """The clip with every frame checked against `colour`, and saying all of it."""
+    grey = clip.format.color_family == vs.GRAY
+
+    def unchanged(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        for key, (kind, expected, names) in _expectations(colour).items():
+            found = f.props.get(key)
+            if found in (None, expected) or (key != "_Range" and found == UNSPECIFIED) or (grey and key == "_Matrix"):
+                continue
+            raise FrameError(
+                f"frame {n}: the clip's {kind} changes from {_named(expected, names)} to {_named(int(found), names)}: "
+                "split the clip there"
+            ) from None
+        return f
+
+    checked = clip.std.ModifyFrame(clip, unchanged)
+    return checked.std.SetFrameProps(
+        _Matrix=colour.matrix, _Transfer=colour.transfer, _Primaries=colour.primaries, _Range=colour.range
+    )
+
+
+def _expectations(colour: Colour) -> dict[str, tuple[str, int, Mapping[str, int]]]:
+    return {
+        "_Matrix": ("matrix", colour.matrix, MATRICES),
+        "_Transfer": ("transfer", colour.transfer, TRANSFERS),
+        "_Primaries": ("primaries", colour.primaries, PRIMARIES),
+        "_Range": ("range", colour.range, RANGES),
+    }
+
+
+def _camera_expression(alpha: float, beta: float) -> str:
+    """std.Expr's text for L = V / 4.5 under 4.5 beta, else ((V + alpha - 1) / alpha)^(1 / 0.45); below black 0."""
+    return f"x {4.5 * beta} < x 0 max 4.5 / x {alpha - 1} + {alpha} / {1 / 0.45} pow ?"
+
+
+def _settle(
+    kind: str, props: Mapping[str, Any], argument: int | None, names: Mapping[str, int], warn: Callable[[str], None]
+) -> int | None:
+    """The property where it says something, else the argument, else None."""
+    key = f"_{kind.capitalize()}"
+    found = props.get(key)
+    if found is None or (names is not RANGES and found == UNSPECIFIED):
+        return argument
+    found = int(found)
+    if found not in names.values():
+        raise ValueError(f"the clip's {key} is {found}, which is not known; known are {_listed(names)}")
+    if argument not in (None, found):
+        warn(f"the clip's {key}, {_named(found, names)}, wins over {kind}_in={_named(argument, names)}, as in resize")
+    return found
+
+
+def _code(argument: str, value: str | int | None, names: Mapping[str, int]) -> int | None:
+    """The ITU code of an argument: a name, a code, or a code's digits. "unspec" is as good as nothing."""
+    if value is None:
+        return None
+    code = names.get(value.lower()) if isinstance(value, str) else value
+    if code is None and str(value).isdigit():
+        code = int(value)
+    if code not in names.values():
+        accepted = _listed(names) + (f", {CAMERA}" if names is TRANSFERS else "")
+        raise ValueError(f"{argument} must be one of {accepted}, not {value!r}")
+    return None if names is not RANGES and code == UNSPECIFIED else code
+
+
+def _named(code: int | None, names: Mapping[str, int]) -> str:
+    return next((f"{name} ({code})" for name, known in names.items() if known == code), f"unknown ({code})")
+
+
+def _listed(names: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({code})" for name, code in names.items())

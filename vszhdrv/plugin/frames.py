@@ -1,0 +1,173 @@
+"""A clip's frames as arrays, and arrays as a clip's frames.
+
+`read` and `digest` are for a filter's constructor: they request frames, which inside a frame callback would deadlock.
+`on_request` is the other way round: a clip whose frames are computed when somebody asks for them. What the codes of a
+frame mean is colour.py's subject; its functions are found here too, so that a caller has one place to look.
+"""
+
+import hashlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import vapoursynth as vs
+
+from .colour import Colour, as_data, check_clip, resolve_colour, to_encoded, to_linear
+from .errors import FrameError, sentence
+
+__all__ = [
+    "Colour", "FrameError", "check_clip", "digest", "digest_positions", "on_request", "read", "resolve_colour",
+    "to_encoded", "to_linear",
+]  # fmt: skip
+
+Pixels = npt.NDArray[Any]
+Computed = Pixels | tuple[Pixels, Mapping[str, Any]]
+
+_DIGEST_RUNS = 8
+_DIGEST_RUN_LENGTH = 4
+
+
+def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[Pixels]:
+    """The frames at `positions`, in that order, as contiguous copies of shape (planes, height, width).
+
+    uint8, uint16, float16 or float32, as the clip's format, whose planes must be of one size (RGB or GRAY). As many
+    frames are requested ahead as the core has threads, and no more are ever held.
+
+    Raises:
+        vs.Error: the source failed; the text is its own.
+    """
+    with closing(_requested(clip, positions)) as frames:
+        for frame in frames:
+            yield _pixels(frame)
+
+
+def digest(clip: vs.VideoNode, positions: Sequence[int]) -> str:
+    """A fingerprint (64 hexadecimal digits) of whole planes at `positions`, and of the clip's format, size and length.
+
+    It is of the codes alone, not of what they mean: neither properties nor row padding enter.
+
+    Raises:
+        vs.Error: the source failed; the text is its own.
+    """
+    form = clip.format
+    codes = (int(form.color_family), int(form.sample_type), form.bits_per_sample)
+    shape = (form.subsampling_w, form.subsampling_h, clip.width, clip.height, clip.num_frames)
+    digested = hashlib.sha256(repr((codes, shape, list(positions))).encode())
+    with closing(_requested(clip, positions)) as frames:
+        for frame in frames:
+            for plane in range(form.num_planes):
+                digested.update(np.ascontiguousarray(frame[plane]))
+    return digested.hexdigest()
+
+
+def digest_positions(length: int) -> list[int]:
+    """Up to 32 positions for `digest`, ascending: all of a short clip, else 8 evenly spread runs of 4 frames.
+
+    Runs, because of the cost: with long groups of pictures a source decodes a hundred frames and more to reach one, and
+    its successors are almost free. The first run is the clip's first frames, the last run its last.
+    """
+    if length <= _DIGEST_RUNS * _DIGEST_RUN_LENGTH:
+        return list(range(length))
+    starts = [run * (length - _DIGEST_RUN_LENGTH) // (_DIGEST_RUNS - 1) for run in range(_DIGEST_RUNS)]
+    return [start + frame for start in starts for frame in range(_DIGEST_RUN_LENGTH)]
+
+
+def on_request(clip: vs.VideoNode, function: Callable[[Pixels], Computed], *, planes: int = 3) -> vs.VideoNode:
+    """A clip whose frame n is `function` of the clip's frame n, computed when the frame is requested.
+
+    Args:
+        clip: RGBS.
+        function: from a float32 array (3, height, width), its own to keep, to one of (planes, height, width); or to
+            such an array and a mapping of frame properties to set. It runs on one thread for the whole process: torch
+            keeps a team of threads per thread that calls it. It must request no frames.
+        planes: 3 for RGBS, 1 for GRAYS that is not light (a mask), without the properties that describe light.
+
+    A ValueError or OSError of `function` is the frame's error, as one sentence; any other arrives with its traceback.
+    The clip's frame properties stay, but for those that `function` sets.
+    """
+
+    def compute(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        try:
+            computed = _worker.run(function, _pixels(f))
+        except (ValueError, OSError) as error:
+            raise FrameError(f"frame {n}: {error}") from None
+        pixels, props = computed if isinstance(computed, tuple) else (computed, {})
+        # a new frame: a copy of f would first copy planes that are about to be overwritten
+        frame = vs.core.create_video_frame(vs.RGBS if planes == 3 else vs.GRAYS, f.width, f.height)
+        frame.props = {**f.props, **props}
+        for plane in range(planes):
+            np.asarray(frame[plane])[:] = pixels[plane]
+        return frame
+
+    if planes == 3:
+        return clip.std.ModifyFrame(clip, compute)
+    shape = clip.std.BlankClip(format=vs.GRAYS, keep=True)
+    return as_data(shape.std.ModifyFrame(clip, compute))
+
+
+def _pixels(frame: vs.VideoFrame) -> Pixels:
+    return np.stack([np.asarray(frame[plane]) for plane in range(frame.format.num_planes)])
+
+
+def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.VideoFrame]:
+    """The frames at `positions`, each closed when the next one is asked for."""
+    # clip.frames() does the same for a whole clip; a clip spliced from positions would take a node for each
+    waiting: deque[Future[vs.VideoFrame]] = deque()
+    ahead = iter(positions)
+    try:
+        while True:
+            while len(waiting) < vs.core.num_threads and (position := next(ahead, None)) is not None:
+                waiting.append(clip.get_frame_async(position))
+            if not waiting:
+                return
+            try:
+                frame = waiting.popleft().result()
+            except vs.Error as error:
+                raise vs.Error(sentence(error)) from None
+            with frame:
+                yield frame
+    finally:  # also when the caller stops half-way: leave no request behind
+        for request in waiting:
+            with suppress(vs.Error):
+                request.result().close()
+
+
+class _Worker:
+    """One thread that computes for all clips of the process, started when first needed.
+
+    A daemon, unlike those of concurrent.futures.ThreadPoolExecutor, which at the end of the process refuse work while
+    VapourSynth still waits for frames that were requested.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any], Any]] = queue.SimpleQueue()
+        self._start = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def run[Argument, Result](self, function: Callable[[Argument], Result], argument: Argument) -> Result:
+        """function(argument), computed on the thread; its exception too comes out here."""
+        with self._start:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="zhdrv", daemon=True)
+                self._thread.start()
+        done: Future[Result] = Future()
+        self._work.put((done, function, argument))
+        return done.result()
+
+    def _serve(self) -> None:
+        while True:
+            done, function, argument = self._work.get()
+            try:
+                done.set_result(function(argument))
+            except BaseException as error:
+                done.set_exception(error)
+            del done, function, argument  # waiting must not keep a network, or a core, alive
+
+
+_worker = _Worker()
