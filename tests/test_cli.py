@@ -290,6 +290,7 @@ def test_missing_input(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None
             1,
             "ValueError: the reason",
         ),
+        (vs.Error("\nzhdrv: frame 7 is torn\n"), 1, "frame 7 is torn"),
         (OSError(28, "No space left on device", "/runs"), 1, "No space left on device: /runs"),
         (OSError("a cannot be written into the folder /b"), 1, "a cannot be written into the folder /b"),
         (RuntimeError("out of memory\nand much advice"), 1, "out of memory"),

@@ -68,11 +68,11 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def sentence(error: Exception) -> str:
-    """An error in one line, without the traceback that VapourSynth puts around an error of Python code."""
+    """An error in one line, without our name or the traceback that VapourSynth puts around an error of Python code."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1] if "Traceback" in lines[0] else lines[0]
+    return (lines[-1] if "Traceback" in lines[0] else lines[0]).removeprefix("zhdrv: ")
 
 
 def say(text: str) -> None:
