@@ -35,6 +35,14 @@ CAMERA = "camera"  # transfer_in's one value that resize does not have
 _RGB, _709, _601, _ICTCP = 0, 1, 6, 14
 _GAMMA22, _LINEAR, _SRGB = 4, 8, 13
 _HDR = (16, 18)  # PQ, HLG
+_CONSTANT_LUMINANCE = (10, 13)
+_CONSTANT_LUMINANCE_TRANSFERS = (
+    1,
+    6,
+    7,
+    14,
+    15,
+)  # zimg's; constant luminance is computed through the transfer function
 # A matrix belongs to a standard, and the standard has primaries. All others (709, YCgCo, RGB): BT.709.
 _PRIMARIES_OF_MATRIX = {4: 4, 5: 5, 6: 6, 7: 7, 9: 9, 10: 9}
 # The camera's curve (OETF) of ITU-R BT.709-6 item 1.2, the same in BT.601-7 and in BT.2020-2 at 10 bits; BT.2020-2
@@ -156,6 +164,11 @@ def resolve_colour(
         taken = " and ".join(f"{kind} {value}" for kind, value in guesses.items())
         options = " and ".join(f"{kind}_in" for kind in guesses)
         warn(f"the clip does not say its {' and '.join(guesses)}: taken as {taken}; {options} can say otherwise")
+    if matrix in _CONSTANT_LUMINANCE and transfer not in _CONSTANT_LUMINANCE_TRANSFERS:
+        raise ValueError(
+            f"the clip's matrix is {_named(matrix, MATRICES)}, which is not defined for its transfer, "
+            f"{_named(transfer, TRANSFERS)}"
+        )
     if primaries is None:
         primaries = _PRIMARIES_OF_MATRIX.get(matrix, 1)
     if value_range is None:
