@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -399,7 +400,8 @@ class Meters:
             if sys.stderr.isatty():
                 from tqdm import tqdm
 
-                self._bar = tqdm(desc=kind, total=total, leave=True, dynamic_ncols=True)
+                # Some terminals say that they have no columns; tqdm would believe them.
+                self._bar = tqdm(desc=kind, total=total, ncols=shutil.get_terminal_size().columns)
         now = time.monotonic()
         if seconds_left is None and done:
             seconds_left = (now - self._started) / done * (total - done)
