@@ -393,8 +393,9 @@ def _intact(path: Path) -> Path | None:
         checkpoint.verify(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    now = time.time_ns()  # finer than the clock that the system would stamp files with
     with suppress(OSError):  # a read-only folder
-        os.utime(path)
+        os.utime(path, ns=(now, now))
     return path
 
 
