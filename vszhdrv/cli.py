@@ -400,8 +400,9 @@ class Meters:
             if sys.stderr.isatty():
                 from tqdm import tqdm
 
-                # Some terminals say that they have no columns; tqdm would believe them.
-                self._bar = tqdm(desc=kind, total=total, ncols=shutil.get_terminal_size().columns)
+                # Some terminals say that they have no columns and lines, and tqdm would believe them.
+                screen = shutil.get_terminal_size()
+                self._bar = tqdm(desc=kind, total=total, ncols=screen.columns, nrows=screen.lines)
         now = time.monotonic()
         if seconds_left is None and done:
             seconds_left = (now - self._started) / done * (total - done)
