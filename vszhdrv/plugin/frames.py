@@ -5,6 +5,7 @@
 frame mean is colour.py's subject; its functions are found here too, so that a caller has one place to look.
 """
 
+import atexit
 import hashlib
 import queue
 import threading
@@ -28,6 +29,7 @@ __all__ = [
 
 Pixels = npt.NDArray[Any]
 Computed = Pixels | tuple[Pixels, Mapping[str, Any]]
+_Task = tuple[Future[Computed], Callable[[Pixels], Computed], Pixels]
 
 _DIGEST_RUNS = 8
 _DIGEST_RUN_LENGTH = 4
@@ -139,35 +141,50 @@ def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.Vid
 
 
 class _Worker:
-    """One thread that computes for all clips of the process, started when first needed.
-
-    A daemon, unlike those of concurrent.futures.ThreadPoolExecutor, which at the end of the process refuse work while
-    VapourSynth still waits for frames that were requested.
-    """
+    """One thread that computes for all clips of the process, started when first needed."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], Any], Any]] = queue.SimpleQueue()
-        self._start = threading.Lock()
+        self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._ending = False
+        atexit.register(self._end)
 
-    def run[Argument, Result](self, function: Callable[[Argument], Result], argument: Argument) -> Result:
-        """function(argument), computed on the thread; its exception too comes out here."""
-        with self._start:
+    def run(self, function: Callable[[Pixels], Computed], array: Pixels) -> Computed:
+        """function(array), computed on the thread; its exception too comes out here."""
+        done: Future[Computed] = Future()
+        with self._lock:
+            if self._ending:
+                raise FrameError("the process is ending")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="zhdrv", daemon=True)
                 self._thread.start()
-        done: Future[Result] = Future()
-        self._work.put((done, function, argument))
+            self._work.put((done, function, array))
         return done.result()
 
     def _serve(self) -> None:
-        while True:
-            done, function, argument = self._work.get()
+        while task := self._work.get():
+            done, function, array = task
             try:
-                done.set_result(function(argument))
+                done.set_result(function(array))
             except BaseException as error:
                 done.set_exception(error)
-            del done, function, argument  # waiting must not keep a network, or a core, alive
+            del task, done, function, array  # waiting must not keep a network, or a core, alive
+
+    def _end(self) -> None:
+        """Finish the frame at hand and fail the others.
+
+        The interpreter stops daemon threads where they are, and would leave VapourSynth's threads waiting for this one
+        for ever; it waits for other threads before this is called.
+        """
+        with self._lock:
+            self._ending = True
+        with suppress(queue.Empty):
+            while task := self._work.get_nowait():
+                task[0].set_exception(FrameError("the process is ending"))
+        self._work.put(None)
+        if self._thread:
+            self._thread.join()
 
 
 _worker = _Worker()
