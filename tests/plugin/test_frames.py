@@ -1,6 +1,7 @@
 """Frames into arrays in any order, fingerprints, and frames computed on request, with what can go wrong on the way."""
 
 import gc
+import re
 import threading
 import weakref
 from collections.abc import Callable
@@ -296,7 +297,7 @@ def test_vspipe_prints_the_sentence(run_vspipe: Callable[..., Any]) -> None:
     )
     ended = run_vspipe(script, ".")
     assert ended.returncode == 1
-    assert "zhdrv: frame 0: no light" in ended.stderr
+    assert re.search(r"^zhdrv: frame [012]: no light$", ended.stderr, re.MULTILINE)
     assert "Traceback" not in ended.stderr
 
 
