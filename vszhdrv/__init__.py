@@ -1,3 +1,35 @@
-"""Zero-shot HDR video reconstruction for VapourSynth."""
+"""HDR from an SDR clip, learned from the clip itself (Zeroshot-HDRV), as a VapourSynth plugin.
 
+The public face: what a script, the plugin's functions and the command line share. Importing it loads neither torch nor
+VapourSynth; a name is loaded when it is first used.
+
+    import vapoursynth as vs, vszhdrv
+    hdr = vszhdrv.expand(vs.core.bs.VideoSource("clip.mp4"))       # the same as core.zhdrv.Expand(clip)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .plugin.functions import expand, train, version
+    from .plugin.learning import Event, Job, prepare
+    from .zhdrv.config import Config
+
+__all__ = ["Config", "Event", "Job", "expand", "prepare", "train", "version"]
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Config": ".zhdrv.config",
+    "Event": ".plugin.learning",
+    "Job": ".plugin.learning",
+    "expand": ".plugin.functions",
+    "prepare": ".plugin.learning",
+    "train": ".plugin.functions",
+    "version": ".plugin.functions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

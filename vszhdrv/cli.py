@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,8 @@ from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from vszhdrv.progress import Meters, duration
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -34,7 +35,7 @@ SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
 """Options that are settings of vszhdrv.Config by the same name; those not given are the preset's business."""
 
 COLOUR = ("matrix_in", "transfer_in", "range_in")
-LINE_SECONDS = 10
+LINE_SECONDS = 10.0
 """How often progress is told where standard error is not a terminal."""
 PICTURE_SECONDS = 5
 """The pictures in recs/ are refreshed this often while training, ..."""
@@ -238,7 +239,7 @@ def learn(job: Job, run: Run) -> None:
     """Train, or find the trained network; the run folder follows while it happens and is complete afterwards."""
     epochs = 0
     next_pictures = time.monotonic()
-    with log_told(), closing(job.learn()) as events, Meters() as meters:
+    with log_told(), closing(job.learn()) as events, Meters(say, LINE_SECONDS) as meters:
         for event in events:
             if event.kind == "estimate":
                 meters.close()
@@ -282,12 +283,12 @@ def write_frames(job: Job, clip: vs.VideoNode, run: Run, output: dict[str, Any])
     from vszhdrv import exr, runs
 
     hdr = job.expand()
-    sequence = exr.Sequence(run.frame_pattern, runs.exr_header(clip, job.colour.primaries, **output))
+    sequence = exr.Sequence(run.frame_pattern, exr.header_of(clip, job.colour.primaries, **output))
     missing = runs.missing_frames(hdr, sequence)
     if len(missing) < hdr.num_frames:
         say(f"{hdr.num_frames - len(missing)} of {hdr.num_frames} frames are there already and stay")
     gains: dict[int, float] = {}
-    with closing(runs.write_frames(hdr, missing, sequence)) as written, Meters() as meters:
+    with closing(runs.write_frames(hdr, missing, sequence)) as written, Meters(say, LINE_SECONDS) as meters:
         for n, gain in written:
             gains[n] = gain
             meters.show("expanding", len(gains), len(missing))
@@ -373,59 +374,3 @@ def size(count: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-# Progress
-
-
-class Meters:
-    """What is going on, on standard error: a bar with the time left on a terminal, elsewhere a line now and then."""
-
-    def __init__(self) -> None:
-        self._kind = ""
-        self._bar: Any = None
-
-    def __enter__(self) -> Meters:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def show(self, kind: str, done: int, total: int, seconds_left: float | None = None) -> None:
-        """`done` of `total` frames or steps of the stage `kind`; a new stage closes the bar of the last."""
-        if kind != self._kind:
-            self.close()
-            self._kind, self._started = kind, time.monotonic()
-            self._told = self._started
-            if sys.stderr.isatty():
-                from tqdm import tqdm
-
-                # Some terminals say that they have no columns and lines, and tqdm would believe them.
-                screen = shutil.get_terminal_size()
-                self._bar = tqdm(desc=kind, total=total, ncols=screen.columns, nrows=screen.lines)
-        now = time.monotonic()
-        if seconds_left is None and done:
-            seconds_left = (now - self._started) / done * (total - done)
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-        elif done == total or now >= self._told + LINE_SECONDS:
-            self._told = now
-            left = f", {duration(seconds_left)} left" if seconds_left and done < total else ""
-            say(f"{kind} {done} of {total}{left}")
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._kind, self._bar = "", None
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 45 s, 3 min 20 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 2 * 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} days"

@@ -5,6 +5,8 @@ without questions (colour, rate, time code, shape of a pixel), and how a file ap
 all. Arrays in, files out; neither VapourSynth nor torch, and OpenEXR itself is imported at the first file.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
 import re
@@ -16,12 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import __version__
+
+if TYPE_CHECKING:
+    import vapoursynth as vs
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 
@@ -103,6 +108,24 @@ class Header:
             raise ValueError(f"sar is {self.sar}; use a ratio above 0")
         if self.first < 0:
             raise ValueError(f"first is {self.first}; use 0 or more")
+
+
+def header_of(clip: vs.VideoNode, primaries: int, *, compression: str, half: bool, white: float, first: int = 0) -> Header:
+    """What the files of a clip say about it: its rate and its first frame's sample aspect ratio, and the given values.
+
+    `primaries` by ITU-T H.273's numbers. A clip of variable rate has none to tell. Raises ValueError as `Header`.
+    """
+    with clip.get_frame(0) as frame:
+        width, height = int(frame.props.get("_SARNum", 0)), int(frame.props.get("_SARDen", 0))
+    return Header(
+        compression=compression,
+        half=half,
+        white=white,
+        primaries=primaries,
+        fps=Fraction(clip.fps) if clip.fps else None,
+        sar=Fraction(width, height) if width > 0 and height > 0 else Fraction(1),
+        first=first,
+    )
 
 
 @dataclass(frozen=True)

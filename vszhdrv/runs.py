@@ -124,20 +124,6 @@ def run_folder(runs: Path, name: str, config: Config, identity: Mapping[str, obj
     return Run(runs / f"{name}_{settings}_{digest}", name)
 
 
-def exr_header(source: vs.VideoNode, primaries: int, *, compression: str, half: bool, white: float) -> Header:
-    """What the EXR files of a source's expansion say about themselves; `primaries` by ITU-T H.273's numbers."""
-    with source.get_frame(0) as frame:
-        width, height = int(frame.props.get("_SARNum", 0)), int(frame.props.get("_SARDen", 0))
-    return Header(
-        compression=compression,
-        half=half,
-        white=white,
-        primaries=primaries,
-        fps=source.fps if source.fps else None,
-        sar=Fraction(width, height) if width > 0 and height > 0 else Fraction(1),
-    )
-
-
 def missing_frames(clip: vs.VideoNode, sequence: Sequence) -> list[int]:
     """The frames of which the sequence holds no valid file yet."""
     return [n for n in range(clip.num_frames) if not is_valid(sequence.path(n), clip.width, clip.height)]

@@ -27,12 +27,11 @@
 #define LEARNING                                                                                                       \
     "clip:vnode;preset:data:opt;n_exp_down:int:opt;n_exp_up:int:opt;epochs:int:opt;lr:float:opt;alpha:float:opt;"      \
     "seed:int:opt;device:data:opt;still:int:opt;matrix_in:data:opt;transfer_in:data:opt;range_in:data:opt;"            \
-    "cache:data:opt;"
+    "cache:data:opt;precision:data:opt;"
 
 /* What Expand and Mask add: where the network comes from, and how frames are computed. */
 #define EXPANDING                                                                                                      \
-    "weights:data:opt;train:int:opt;when:data:opt;white:float:opt;peak:float:opt;strength:float:opt;"                  \
-    "precision:data:opt;num_streams:int:opt;tile:int[]:opt;tile_pad:int:opt;"
+    "weights:data:opt;train:int:opt;strength:float:opt;peak:float:opt;white:float:opt;tile:int[]:opt;"
 
 /* Every function of core.zhdrv. Expand is done by functions.expand, WriteEXR by functions.write_exr, and so on. */
 static const struct function {

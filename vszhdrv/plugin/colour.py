@@ -176,6 +176,22 @@ def resolve_colour(
     return Colour(matrix, transfer, primaries, value_range, camera)
 
 
+def linear_primaries(clip: Any) -> int:
+    """The primaries' code of a clip that holds linear light, such as `to_linear` returns; BT.709 where it has none.
+
+    Raises:
+        ValueError: it is not RGBS, or its properties say that it is not linear.
+    """
+    if not isinstance(clip, vs.VideoNode) or clip.format is None or clip.format.id != vs.RGBS or not clip.width:
+        raise ValueError(f"clip must be RGBS in linear light, not {getattr(clip.format, 'name', 'of variable format')}")
+    with clip.get_frame(0) as frame:
+        transfer = int(frame.props.get("_Transfer", UNSPECIFIED))
+        primaries = int(frame.props.get("_Primaries", UNSPECIFIED))
+    if transfer not in (_LINEAR, UNSPECIFIED):
+        raise ValueError(f"clip must be in linear light, and its transfer is {_named(transfer, TRANSFERS)}")
+    return _709 if primaries == UNSPECIFIED else primaries
+
+
 def to_linear(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
     """The clip in linear light: RGBS, 1.0 = SDR white, the clip's own primaries, same length and size.
 

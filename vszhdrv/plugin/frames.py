@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import vapoursynth as vs
 
-from .colour import Colour, as_data, check_clip, resolve_colour, to_encoded, to_linear
+from .colour import Colour, as_data, check_clip, linear_primaries, resolve_colour, to_encoded, to_linear
 from .errors import FrameError, sentence
 
 __all__ = [
-    "Colour", "FrameError", "check_clip", "digest", "digest_positions", "on_request", "read", "resolve_colour",
+    "Colour", "FrameError", "check_clip", "digest", "digest_positions", "linear_primaries", "on_passing", "on_request", "read", "resolve_colour",
     "to_encoded", "to_linear",
 ]  # fmt: skip
 
@@ -112,6 +112,22 @@ def on_request(clip: vs.VideoNode, function: Callable[[Pixels], Computed], *, pl
         return clip.std.ModifyFrame(clip, compute)
     shape = clip.std.BlankClip(format=vs.GRAYS, keep=True)
     return as_data(shape.std.ModifyFrame(clip, compute))
+
+
+def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels], None]) -> vs.VideoNode:
+    """The clip itself; `function` sees the number and a copy of every frame that is requested, before the requester does.
+
+    A ValueError or OSError of `function` is the frame's error, as one sentence.
+    """
+
+    def look(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        try:
+            function(n, _pixels(f))
+        except (ValueError, OSError) as error:
+            raise FrameError(f"frame {n}: {error}") from None
+        return f
+
+    return clip.std.ModifyFrame(clip, look)
 
 
 def _pixels(frame: vs.VideoFrame) -> Pixels:

@@ -1,18 +1,204 @@
 """One Python function per function of core.zhdrv: argument checks, then a few calls downward."""
 
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import vapoursynth as vs
 
 import vszhdrv
+from vszhdrv import exr, light
+from vszhdrv.progress import Meters
+
+from . import frames
+from .learning import Event, Pixels, prepare
+
+if TYPE_CHECKING:
+    from vszhdrv.zhdrv.expansion import Expander
+
+LOG_SECONDS = 5.0
+"""The log hears of progress at most this often."""
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""Weights of linear R, G and B in luminance (ITU-R BT.709-6)."""
+BLACK = 2.0**-20
+"""Linear light below this counts as this where stops are taken: black has none."""
+
+
+def expand(
+    clip: vs.VideoNode,
+    *,
+    strength: float = 1.0,
+    peak: float = 0.0,
+    white: float = exr.SDR_WHITE_NITS,
+    **learning: Any,
+) -> vs.VideoNode:
+    """Learn from an SDR clip, or find what was learned before, and return its HDR: core.zhdrv.Expand.
+
+    Args:
+        clip: any constant format and size from 16x16; at least 2 frames unless `still`.
+        strength: 0 to 1, between the linearised source and the full expansion, in stops.
+        peak: highest luminance of the result in nits; a smooth shoulder below it leaves everything up to SDR white
+            alone. 0: none.
+        white: luminance of SDR white (1.0) in nits; 203 by ITU-R BT.2408.
+        learning: the arguments of `prepare`.
+
+    Returns:
+        RGBS, linear light, 1.0 = SDR white, each frame expanded when it is requested. With `peak`, every frame says its
+        light levels: PLSceneMax (R, G and B in nits) and PLSceneAvg (nits), of the BT.2020 signal.
+
+    Raises:
+        ValueError: an argument or the clip can't be used; the sentence says what is accepted.
+        vs.Error: the source failed.
+    """
+    _check_look(strength, peak, white)
+    job = prepare(clip, **learning)
+    follow(job.learn())
+
+    def compute(expander: Expander, linear: Pixels) -> frames.Computed:
+        hdr = looked(expander, linear, strength, peak, white)
+        if not peak:
+            return hdr
+        levels = light.frame_light(hdr, white, job.colour.primaries)
+        return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits}
+
+    return job.expand(compute)
+
+
+def mask(
+    clip: vs.VideoNode,
+    *,
+    strength: float = 1.0,
+    peak: float = 0.0,
+    white: float = exr.SDR_WHITE_NITS,
+    **learning: Any,
+) -> vs.VideoNode:
+    """What Expand, with the same arguments, invents: core.zhdrv.Mask.
+
+    Returns:
+        GRAYS: by how many stops each pixel's luminance is brighter than the source's; 0 where the source is untouched.
+
+    Raises:
+        ValueError, vs.Error: as `expand`.
+    """
+    _check_look(strength, peak, white)
+    job = prepare(clip, **learning)
+    follow(job.learn())
+
+    def compute(expander: Expander, linear: Pixels) -> Pixels:
+        luminance = np.array(LUMINANCE, np.float32)
+        before, after = (
+            np.tensordot(luminance, rgb, 1) for rgb in (linear, looked(expander, linear, strength, peak, white))
+        )
+        return np.log2(np.maximum(after, BLACK) / np.maximum(before, BLACK))[None]
+
+    return job.expand(compute, planes=1)
+
+
+def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
+    """The training pass by itself: core.zhdrv.Train.
+
+    Args:
+        clip: as for `expand`.
+        path: a file to write the weights to, for the argument `weights` on another machine; "": the cache alone has them.
+        learning: the arguments of `prepare`.
+
+    Returns:
+        Where the weights are.
+
+    Raises:
+        ValueError: as `expand`; or neither `path` nor a cache is there to keep the weights.
+        OSError: the weights can't be written.
+    """
+    if path and not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"path must name a file in a folder that exists, not {path!r}")
+    job = prepare(clip, **learning)
+    if not path and job.store.networks is None:
+        raise ValueError("path must name a file to write the weights to where the cache is off, not be empty")
+    follow(job.learn())
+    return job.write_weights(Path(path) if path else None)
+
+
+def write_exr(
+    clip: vs.VideoNode,
+    filename: str,
+    *,
+    compression: str = "zip",
+    half: bool = True,
+    first: int = 0,
+    overwrite: bool = False,
+    white: float = exr.SDR_WHITE_NITS,
+) -> vs.VideoNode:
+    """Pass frames through and write each one that is requested as an OpenEXR file: core.zhdrv.WriteEXR.
+
+    Args:
+        clip: RGBS in linear light, such as Expand returns.
+        filename: with %06d or #### where the frame's number goes.
+        compression: zip, zips, piz, dwaa, dwab or none; htj2k32 where this OpenEXR has it.
+        half: 16-bit float (values over 65504 are clamped and counted in the log), else 32-bit.
+        first: number of the clip's first frame.
+        overwrite: write the files that are there already, too; else valid ones are skipped and counted in the log.
+        white: luminance of 1.0 in nits, for the header.
+
+    Raises:
+        ValueError: an argument or the clip's format can't be used.
+    """
+    primaries = frames.linear_primaries(clip)
+    header = exr.header_of(clip, primaries, compression=compression, half=half, white=white, first=first)
+    sequence = exr.Sequence(filename, header, overwrite=overwrite)
+
+    def write(n: int, pixels: Pixels) -> None:
+        sequence.write(n, pixels)
+        if n == clip.num_frames - 1:
+            log(
+                f"{sequence.path(n).parent}: {sequence.written} frames written, {sequence.skipped} were there already, "
+                f"{sequence.clamped} values over {exr.HALF_MAX:.0f} clamped, {sequence.invalid} that are no numbers set to 0"
+            )
+
+    return frames.on_passing(clip, write)
 
 
 def version() -> dict[str, str]:
     """Versions of the package and of torch, the device that "auto" means here, and where the package lies."""
-    import torch
+    from vszhdrv.zhdrv.hardware import choose_device
 
     return {
         "version": vszhdrv.__version__,
         "torch": installed_version("torch"),
-        "device": "cuda:0" if torch.cuda.is_available() else "cpu",
+        "device": str(choose_device("auto")),
         "path": str(Path(vszhdrv.__file__).parent),
     }
+
+
+def _check_look(strength: float, peak: float, white: float) -> None:
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be from 0 to 1, not {strength}")
+    if not 0 < white <= light.PQ_MAX_NITS:
+        raise ValueError(f"white must be over 0 and at most {light.PQ_MAX_NITS:.0f} nits, not {white}")
+    if peak and not white < peak <= light.PQ_MAX_NITS:
+        raise ValueError(f"peak must be 0 or over white ({white:g}) and at most {light.PQ_MAX_NITS:.0f} nits, not {peak}")
+
+
+def looked(expander: Expander, linear: Pixels, strength: float, peak: float, white: float) -> Pixels:
+    """A frame's expansion with the user's strength and peak: (3, height, width) linear light to the same."""
+    hdr = expander.expand(linear)
+    if strength < 1:
+        ratio = np.maximum(hdr, BLACK) / np.maximum(linear, BLACK)
+        hdr = linear * ratio**strength
+    return light.shoulder(hdr, peak, white) if peak else hdr
+
+
+def log(sentence: str) -> None:
+    """Tell VapourSynth's log."""
+    vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, f"zhdrv: {sentence}")
+
+
+def follow(events: Generator[Event]) -> None:
+    """Let a job learn; tell of it by a bar where standard error is a terminal, else in VapourSynth's log."""
+    with closing(events), Meters(log, LOG_SECONDS) as meters:
+        for event in events:
+            meters.show(event.kind, event.done, event.total, event.seconds_left)

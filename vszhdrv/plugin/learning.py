@@ -1,0 +1,381 @@
+"""One clip's way from its frames to a trained network: from the store, or trained now.
+
+Apart from functions.py because the command line walks the same way step by step (train only, pictures while training),
+where the plugin walks it in one go. torch is imported only where it computes: a network that the store has costs none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import vapoursynth as vs
+from numpy.typing import NDArray
+
+import vszhdrv
+from vszhdrv import store
+from vszhdrv.zhdrv import checkpoint
+from vszhdrv.zhdrv.config import Config
+
+from . import frames
+
+if TYPE_CHECKING:
+    from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.sampling import Frames
+    from vszhdrv.zhdrv.training import Progress, Weights
+
+Pixels = NDArray[Any]
+
+MEMORY_BYTES = 2 * 2**30
+"""The training frames that are held in memory take no more; larger ones are held scaled down."""
+STATE_SECONDS = 20
+"""A training's state is saved this often: a killed run loses no more."""
+MEASURED_STEPS = 5
+"""Steps after which the remaining time is told."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """How far the learning has come.
+
+    `done` of `total` frames ("reading") or steps ("training"); `seconds_left` once it can be told. "estimate" comes
+    once, after the first measured steps. `progress` is the training's own account while there is one.
+    """
+
+    kind: Literal["reading", "estimate", "training"]
+    done: int
+    total: int
+    seconds_left: float | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network: the file it is kept in, or the weights themselves where no store keeps them."""
+
+    metadata: Mapping[str, str]
+    path: Path | None = None
+    last_path: Path | None = None
+    best: Weights | None = None
+    last: Weights | None = None
+
+    def weights(self) -> Weights:
+        """The weights to expand with."""
+        return self.best if self.path is None else checkpoint.read_weights(self.path)[0]  # type: ignore[return-value]
+
+    def last_weights(self) -> Weights | None:
+        """The weights after the last step, where they were kept."""
+        return self.last if self.last_path is None else checkpoint.read_weights(self.last_path)[0]
+
+
+def prepare(
+    clip: vs.VideoNode,
+    *,
+    preset: str = "fast",
+    n_exp_down: int | None = None,
+    n_exp_up: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    alpha: float | None = None,
+    seed: int | None = None,
+    still: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    weights: str = "",
+    matrix_in: str = "",
+    transfer_in: str = "",
+    range_in: str = "",
+    cache: str | None = None,
+    train: bool = True,
+    tile: list[int] | None = None,
+) -> Job:
+    """Check the arguments and the clip, and settle its colour: what can be wrong is said here, as a ValueError.
+
+    The arguments are those of core.zhdrv.Expand; None or "" leaves a choice to the preset, the clip or the system.
+    """
+    frames.check_clip(clip, still=still)
+    config = Config.from_preset(
+        preset,
+        n_exp_down=n_exp_down,
+        n_exp_up=n_exp_up,
+        epochs=epochs,
+        lr=lr,
+        alpha=0.0 if still and alpha is None else alpha,
+        seed=seed,
+        still=still,
+    )
+    if precision not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"precision must be auto, bf16 or fp32, not {precision!r}")
+    if device not in ("auto", "cpu"):
+        from vszhdrv.zhdrv.hardware import choose_device
+
+        choose_device(device)
+    if tile and (len(tile) != 2 or min(tile) < 64 or any(side % 64 for side in tile)):
+        raise ValueError(f"tile must be width and height, each a multiple of 64, not {tile}")
+    given = _given_weights(Path(weights), config) if weights else None
+    colour = frames.resolve_colour(clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn)
+    cached = store.Store(store.folder(cache), warn)
+    return Job(clip, colour, config, device, precision, cached, train, tile, given)
+
+
+def warn(sentence: str) -> None:
+    """Say something that the user should know, in VapourSynth's log."""
+    vs.core.log_message(vs.MESSAGE_TYPE_WARNING, f"zhdrv: {sentence}")
+
+
+def _given_weights(path: Path, config: Config) -> Trained:
+    """The user's own weights file. Raises ValueError where it is missing, damaged, or of another architecture."""
+    if not path.is_file():
+        raise ValueError(f"weights must be a file of a trained network: there is no file {path}")
+    try:
+        metadata = checkpoint.verify(path)
+    except ValueError as error:
+        raise ValueError(f"weights can't be used: {error}") from error
+    network = json.loads(metadata["network"])
+    if network != {"widths": list(config.widths), "head": config.head}:
+        raise ValueError(
+            f"weights {path} hold another architecture than preset {config.preset!r} has: "
+            f"they were trained with preset {metadata['preset']!r}"
+        )
+    return Trained(metadata, path)
+
+
+@dataclass
+class Job:
+    """What is to be learned from one clip, and what has been learned. Made by `prepare`."""
+
+    clip: vs.VideoNode
+    colour: frames.Colour
+    config: Config
+    device_name: str
+    precision_name: str
+    store: store.Store
+    may_train: bool
+    tile: list[int] | None
+    trained: Trained | None
+    """The network, once there is one."""
+    _training: tuple[Frames, Progress] | None = field(default=None, repr=False)
+    """The frames and the network of a training that goes on at this moment."""
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """All that the network depends on. Reads up to 32 of the clip's frames.
+
+        Threads, device and precision change the weights' bits but not what they are for: keyed by them, a laptop would
+        train again what the workstation has learned. They are in the weights' header.
+        """
+        return {
+            "clip": frames.digest(self.clip, frames.digest_positions(self.clip.num_frames)),
+            "length": self.clip.num_frames,
+            "colour": vars(self.colour),
+            "settings": self.config.training_settings(),
+            "format": checkpoint.FORMAT,
+        }
+
+    @property
+    def key(self) -> str:
+        """The network's name in the store."""
+        return store.key(self.facts)
+
+    def look_up(self) -> bool:
+        """Whether a network is there: the given one, or the store's."""
+        if self.trained is None and (path := self.store.find(self.key)) is not None:
+            self._take(path)
+        return self.trained is not None
+
+    def _take(self, path: Path) -> None:
+        self.trained = Trained(checkpoint.read_metadata(path), path, self.store.find_last(self.key))
+
+    def learn(self) -> Generator[Event]:
+        """Get the network: at once if there is one, else by training now. Iterate to the end.
+
+        Whoever stops in between, by closing the iterator or by an exception, finds the training's state in the store
+        the next time. Raises ValueError where there is no network and `train` is off.
+        """
+        if self.look_up():
+            return
+        if not self.may_train:
+            raise ValueError("train is off and no network for this clip and these settings is in the cache: train it first")
+        with self.store.training(self.key, self._say_waiting) as slot:
+            if slot.found is not None:
+                self._take(slot.found)
+                return
+            yield from self._train(slot)
+
+    def _say_waiting(self) -> None:
+        vs.core.log_message(
+            vs.MESSAGE_TYPE_INFORMATION, "zhdrv: another process is training on this clip; waiting for its network"
+        )
+
+    def _train(self, slot: store.Slot) -> Generator[Event]:
+        from vszhdrv.zhdrv import training
+
+        device, precision = self._hardware()
+        material = yield from self._read()
+        saved = measured = time.monotonic()
+        progress = None
+        first_step = 0
+        try:
+            for progress in training.train(material, self.config, device, precision, slot.state()):
+                self._training = material, progress
+                now = time.monotonic()
+                if not first_step:  # the first step pays for memory and kernels: it is not measured
+                    first_step, measured = progress.step, now
+                taken = progress.step - first_step
+                left = (now - measured) / taken * (progress.steps - progress.step) if taken >= MEASURED_STEPS else None
+                if taken == MEASURED_STEPS:
+                    yield Event("estimate", progress.step, progress.steps, left, progress)
+                if now - saved >= STATE_SECONDS:
+                    slot.save_state(progress.state())
+                    saved = time.monotonic()
+                yield Event("training", progress.step, progress.steps, left, progress)
+        except BaseException:  # Ctrl-C and a closed iterator too: the next run goes on from here
+            if progress is not None and progress.step < progress.steps:
+                slot.save_state(progress.state())
+            raise
+        finally:
+            self._training = None
+        assert progress is not None
+        best, last, metadata = progress.best, progress.weights, self._metadata(progress, str(device), precision)
+        path = slot.finish(best, last, metadata)
+        if path is not None:
+            self._take(path)
+        else:
+            self.trained = Trained(metadata, best=best, last=last)
+
+    def _hardware(self) -> tuple[Any, Any]:
+        """The torch device and the precision."""
+        from vszhdrv.zhdrv import hardware
+
+        device = hardware.choose_device(self.device_name)
+        return device, hardware.choose_precision(self.precision_name, device)
+
+    def _read(self) -> Generator[Event, None, Frames]:
+        """Read the frames to learn from into memory; the generator's value is a sampling.Frames."""
+        import torch
+
+        from vszhdrv.zhdrv import sampling
+
+        length, config = self.clip.num_frames, self.config
+        positions = sampling.candidates(length)
+        count = sampling.frames_to_draw(length, config)
+        total = count if count >= len(positions) else len(positions) + count
+        done = 0
+        encoded = self._encoded(count * (2 if config.alpha > 0 else 1))
+        scores: list[float] = []
+        if count < len(positions):
+            full = 255 if encoded.format.bits_per_sample == 8 else 65535
+            for pixels in frames.read(encoded, positions):
+                scores.append(sampling.well_exposedness(pixels.astype(np.float32) / full))
+                done += 1
+                yield Event("reading", done, total)
+        drawn = sampling.choose_frames(positions, scores, count, config.seed)
+        if config.alpha > 0:
+            numbers, pairs = sampling.with_successors(drawn, length)
+        else:
+            numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
+        held = []
+        for pixels in frames.read(encoded, numbers):
+            held.append(torch.from_numpy(pixels))
+            done = min(done + 1, total)
+            yield Event("reading", done, total)
+        material = sampling.Frames(torch.stack(held), pairs)
+        if not sampling.clips(material):
+            warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
+        return material
+
+    def _encoded(self, count: int) -> vs.VideoNode:
+        """The clip in the working encoding, small enough that `count` of its frames fit into MEMORY_BYTES."""
+        bytes_per_pixel = 3 * (1 if self.clip.format.bits_per_sample == 8 else 2)
+        scale = math.sqrt(MEMORY_BYTES / (count * self.clip.width * self.clip.height * bytes_per_pixel))
+        if scale >= 1:
+            return frames.to_encoded(self.clip, self.colour)
+        width, height = (max(16, int(size * scale)) for size in (self.clip.width, self.clip.height))
+        return frames.to_encoded(self.clip, self.colour, width=width, height=height)
+
+    def _metadata(self, progress: Progress, device: str, precision: str) -> dict[str, str]:
+        """The header of the weights file: what a person, or `_given_weights`, wants to know of them."""
+        import torch
+
+        config = self.config
+        return {
+            "preset": config.preset,
+            "network": json.dumps({"widths": config.widths, "head": config.head}),
+            "key": self.key,
+            "facts": json.dumps(self.facts),
+            "loss": repr(progress.rows[-1]["total"]),
+            "seconds": f"{progress.seconds:.1f}",
+            "log": json.dumps(progress.rows),
+            "vszhdrv": vszhdrv.__version__,
+            "torch": torch.__version__,
+            "device": device,
+            "precision": precision,
+            "threads": str(torch.get_num_threads()),
+        }
+
+    def expander(self) -> Expander:
+        """The trained network, ready for frames. Raises ValueError where the weights are of another architecture."""
+        from vszhdrv.zhdrv.expansion import Expander
+        from vszhdrv.zhdrv.network import network_of
+
+        assert self.trained is not None
+        network = network_of(self.trained.weights(), self.config.widths, self.config.head)
+        return Expander(network, self.config, *self._hardware(), tile=(self.tile[1], self.tile[0]) if self.tile else None)
+
+    def expand(self, function: Callable[[Expander, Pixels], frames.Computed] | None = None, *, planes: int = 3) -> vs.VideoNode:
+        """The clip whose frames the trained network expands on request: RGBS, linear light, 1.0 = SDR white.
+
+        `function` makes something else of the Expander and a frame's linear light (3, height, width): an array of
+        `planes` planes, or such an array and frame properties. The network is loaded at the first frame.
+        """
+        expander = cache(self.expander)
+
+        def compute(linear: Pixels) -> frames.Computed:
+            return expander().expand(linear) if function is None else function(expander(), linear)
+
+        return frames.on_request(frames.to_linear(self.clip, self.colour), compute, planes=planes)
+
+    def write_weights(self, path: Path | None) -> Path:
+        """Write the weights to expand with to `path`; None: just say where the store has them.
+
+        Raises OSError where they can't be written, or the store could not keep them.
+        """
+        assert self.trained is not None
+        if path is not None:
+            checkpoint.write_weights(path, self.trained.weights(), self.trained.metadata)
+            return path
+        if self.trained.path is None:
+            raise OSError(f"the network could not be kept in {self.store.networks}: name a file with path")
+        return self.trained.path
+
+    def save_weights(self, folder: Path) -> None:
+        """Write best.safetensors and last.safetensors into `folder`."""
+        assert self.trained is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, weights in (("last", self.trained.last_weights()), ("best", self.trained.weights())):
+            if weights is not None:
+                checkpoint.write_weights(folder / f"{name}.safetensors", weights, self.trained.metadata)
+
+    def recs(self) -> dict[str, NDArray[np.uint8]]:
+        """What the network has learned so far, on the training's most over-exposed frame: (H,W,3) display-encoded pictures.
+
+        "source", the expansion shown at -4, -2, +2 and +4 stops ("m4", "m2", "p2", "p4"), and "delta", the ratio of the
+        picture at -2 stops to the source. Call it between two events of `learn`.
+        """
+        from vszhdrv.zhdrv import sampling
+        from vszhdrv.zhdrv.expansion import Expander, show
+
+        assert self._training is not None
+        material, progress = self._training
+        device, precision = self._hardware()
+        expander = Expander(progress.network, self.config, device, precision)
+        pictures = show(expander, sampling.most_exposed(material))
+        progress.network.train()
+        return pictures

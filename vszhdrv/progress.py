@@ -1,0 +1,70 @@
+"""How far a long job has come, for the command line and for the plugin: bars, lines, and seconds in words.
+
+Everything goes to standard error or to whom the caller names: standard output belongs to the pipe.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Meters:
+    """What is going on: a bar with the time left where standard error is a terminal, elsewhere a line now and then.
+
+    `tell` takes the lines, at most one in `line_seconds`.
+    """
+
+    def __init__(self, tell: Callable[[str], None], line_seconds: float) -> None:
+        self._tell = tell
+        self._line_seconds = line_seconds
+        self._kind = ""
+        self._bar: Any = None
+
+    def __enter__(self) -> Meters:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def show(self, kind: str, done: int, total: int, seconds_left: float | None = None) -> None:
+        """`done` of `total` frames or steps of the stage `kind`; a new stage closes the bar of the last."""
+        if kind != self._kind:
+            self.close()
+            self._kind, self._started = kind, time.monotonic()
+            self._told = self._started
+            if sys.stderr.isatty():
+                from tqdm import tqdm
+
+                # Some terminals say that they have no columns and lines, and tqdm would believe them.
+                screen = shutil.get_terminal_size()
+                self._bar = tqdm(desc=kind, total=total, ncols=screen.columns, nrows=screen.lines)
+        now = time.monotonic()
+        if seconds_left is None and done:
+            seconds_left = (now - self._started) / done * (total - done)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+        elif done == total or now >= self._told + self._line_seconds:
+            self._told = now
+            left = f", {duration(seconds_left)} left" if seconds_left and done < total else ""
+            self._tell(f"{kind} {done} of {total}{left}")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._kind, self._bar = "", None
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 45 s, 3 min 20 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days"

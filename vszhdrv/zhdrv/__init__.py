@@ -1,0 +1,1 @@
+"""The zhdrv core: the method, tensors in and tensors out. It knows no VapourSynth and nothing above this folder."""

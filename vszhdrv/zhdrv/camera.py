@@ -1,0 +1,40 @@
+"""The simulated camera: exposure shifts in the working encoding, and the rounding of an 8-bit recording.
+
+Frames are brought into one working encoding, x = linear^(1/2.2) (frames.py does that), because there "s stops brighter"
+is exactly a product by 2^(s / 2.2). Source: Banterle et al. 2024, doi:10.1145/3648570, section 3.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+GAMMA = 2.2
+"""Exponent of the working encoding (the camera response assumed by the method)."""
+
+LUMA = (0.213, 0.715, 0.072)
+"""Weights of R, G and B in the method's luminance (ITU-R BT.709-6, rounded as in the paper's code)."""
+
+
+def gain(stops: float) -> float:
+    """Factor in the working encoding that brightens by `stops` (negative: darkens)."""
+    return float(2.0 ** (stops / GAMMA))
+
+
+def round8(sdr: Tensor) -> Tensor:
+    """Round display-encoded values in [0, 1] to the 256 codes of an 8-bit recording."""
+    return (sdr * 255).round() / 255
+
+
+def shift(sdr: Tensor, stops: float) -> Tensor:
+    """What the camera would have recorded `stops` brighter: clipped to [0, 1] and rounded to 8 bits. Any shape."""
+    return round8((sdr * gain(stops)).clamp(0, 1))
+
+
+def encode(linear: Tensor) -> Tensor:
+    """Linear light (1.0 = SDR white) to the working encoding, clipped to [0, 1]. Any shape."""
+    return linear.clamp(0, 1).pow(1 / GAMMA)
+
+
+def decode(sdr: Tensor) -> Tensor:
+    """Working encoding to linear light, 1.0 = SDR white. Any shape."""
+    return sdr.pow(GAMMA)

@@ -1,0 +1,122 @@
+"""The settings of a training and an expansion: one frozen dataclass, its presets and its validation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+STEP_STOPS = 2.0
+"""es: the exposure step of the paper's network, in stops (Banterle et al. 2024)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How to learn and how to expand. Make one with `Config.from_preset`.
+
+    A user chooses the first group; the second is what a preset is made of.
+    """
+
+    preset: Literal["fast", "paper"]
+    n_exp_down: int = 2
+    """Steps of two stops downwards, 0 to 6: paper: times the network is applied; fast: the range it trains for."""
+    n_exp_up: int = 2
+    """Steps of two stops upwards that are merged, 0 to 6 (paper only: fast leaves what is exposed alone)."""
+    epochs: int
+    """Rounds of training, 1 to 100000."""
+    lr: float
+    """Learning rate (its peak where the schedule is "one-cycle"), over 0, at most 1."""
+    alpha: float
+    """Weight of the temporal loss, 0 to 1."""
+    seed: int = 0
+    """Seed of everything drawn at random, 0 to 2^31 - 1."""
+    still: bool = False
+    """Image mode: no successors, no temporal loss, every frame is used."""
+
+    widths: tuple[int, ...]
+    """Channels of the network's levels."""
+    head: Literal["ratio", "stops"]
+    """What the network predicts: the paper's ratio of two exposures, or the stops over white in one go."""
+    schedule: Literal["plateau", "one-cycle"]
+    steps_per_epoch: int | None
+    """None: an epoch visits every drawn frame under each of the seven transforms."""
+    crop: int
+    """Side of the training crops in pixels."""
+    max_frames: int
+    """Frames to learn from, at most."""
+    few_frames: int | None
+    """Where more than this many frames would be drawn, at most a sixth of the clip's frames is (None: no such rule)."""
+
+    @classmethod
+    def from_preset(cls, preset: str = "fast", **overrides: Any) -> Self:
+        """The preset's settings, with those changed that are given and not None.
+
+        Raises ValueError with a sentence that names the argument, its value and what is accepted.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+        names = {field.name for field in fields(cls)}
+        given = {name: value for name, value in overrides.items() if value is not None}
+        for name in given.keys() - names:
+            raise ValueError(f"there is no setting {name!r}; the settings are {', '.join(sorted(names))}")
+        config = cls(**{"preset": preset, **PRESETS[preset], **given})
+        config._validate()
+        return config
+
+    def _validate(self) -> None:
+        for name, low, high in (
+            ("n_exp_down", 0, 6),
+            ("n_exp_up", 0, 6),
+            ("epochs", 1, 100_000),
+            ("seed", 0, 2**31 - 1),
+            ("alpha", 0, 1),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+        if not (math.isfinite(self.lr) and 0 < self.lr <= 1):
+            raise ValueError(f"lr must be over 0 and at most 1, not {self.lr}")
+        if self.preset == "fast" and self.n_exp_down == 0:
+            raise ValueError("n_exp_down must be from 1 to 6 with preset fast, not 0")
+
+    @property
+    def max_shift(self) -> float:
+        """Stops of the largest simulated overexposure: one more than the steps downwards span."""
+        return STEP_STOPS * self.n_exp_down + 1
+
+    def training_settings(self) -> dict[str, Any]:
+        """All settings that the weights depend on, as JSON can hold them."""
+        # The paper's network is trained for one step, however often it is applied afterwards.
+        expansion_only = {"n_exp_up"} if self.head == "stops" else {"n_exp_up", "n_exp_down"}
+        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in expansion_only}
+        return {**settings, "widths": list(self.widths)}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # METHOD to the letter: Banterle et al. 2024 and the published behaviour of its implementation.
+    "paper": {
+        "epochs": 128,
+        "lr": 1e-4,
+        "alpha": 0.95,
+        "widths": (64, 128, 256, 512),
+        "head": "ratio",
+        "schedule": "plateau",
+        "steps_per_epoch": None,
+        "crop": 320,
+        "max_frames": 128,
+        "few_frames": 30,
+    },
+    # Sized so that a person waits a minute on two cores: docs/quality.md has the tries behind each value.
+    "fast": {
+        "epochs": 16,
+        "lr": 2e-3,
+        "alpha": 0.0,
+        "widths": (16, 32, 64, 128),
+        "head": "stops",
+        "schedule": "one-cycle",
+        "steps_per_epoch": 75,
+        "crop": 320,
+        "max_frames": 128,
+        "few_frames": None,
+    },
+}

@@ -1,0 +1,53 @@
+"""The training objective and nothing else.
+
+Both objectives see a picture `f` that was made brighter by a known shift, and the frame it was made from. Shapes are
+`(batch, 3, height, width)`; values are display-encoded in the working encoding, [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .camera import GAMMA
+
+EPSILON = 0.25 / 255
+"""A quarter of an 8-bit code: keeps ratios finite in black (Banterle et al. 2024)."""
+
+COSINE_WEIGHT = 5.0
+KNEE_STOPS = 0.25
+"""Errors beyond this count linearly, not squared: a lamp that nobody can know must not outweigh what can be learned."""
+
+
+def l1_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """L1C of the paper: mean absolute difference plus 5 times (1 - mean cosine similarity of the RGB vectors)."""
+    return (a - b).abs().mean() + COSINE_WEIGHT * (1 - F.cosine_similarity(a, b, dim=1).mean())
+
+
+def reconstruction(delta: Tensor, o: Tensor, f: Tensor) -> Tensor:
+    """How far the ratio `delta` is from turning the bright picture `f` into its darker original `o`, and back."""
+    return (
+        4 * F.mse_loss(delta, o / (f + EPSILON))
+        + l1_cosine(delta * f, o)
+        + 0.5 * l1_cosine((o / (delta + EPSILON)).clamp(0, 1), f)
+    )
+
+
+def temporal(predicted: Tensor, predicted_next: Tensor, o: Tensor, o_next: Tensor) -> Tensor:
+    """The change from a frame to its successor must be the original's change."""
+    return F.mse_loss(predicted_next - predicted, o_next - o)
+
+
+def censored(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor) -> Tensor:
+    """Error of the predicted stops over white, where the bright picture `f` clips.
+
+    Where the source `sdr` does not clip the true value is known: its own stops plus the shift. Where the source clips
+    too, all that is known is "at least the shift" (censored regression, Tobin 1958).
+    `shift_stops` is `(batch, 1, 1, 1)`.
+    """
+    clips = f >= 1
+    known = sdr < 1
+    true = GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
+    error = torch.where(known, stops - true, (stops - shift_stops).clamp(max=0))
+    return F.huber_loss(error[clips], torch.zeros_like(error[clips]), delta=KNEE_STOPS) if clips.any() else stops.sum() * 0

@@ -1,0 +1,193 @@
+"""Which frames and which crops to learn from.
+
+Everything is drawn from generators seeded by (seed, epoch) or (seed, step): a stopped run that goes on draws what it
+would have drawn, with no random state to save.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .config import Config
+
+CANDIDATES = 512
+"""Frames that are scored, at most, so that a film costs what a clip costs."""
+WELL_EXPOSED = (0.05, 0.95)
+MEGAPIXEL = 1_000_000
+CROP_AREA = (0.2, 0.6)
+"""Share of a frame of over one megapixel that a crop covers."""
+CROPS_AREA = 512 * 512
+"""A frame is visited once for each such area in it."""
+TRANSFORMS = 7
+"""Rotations by 0, 90, 180 and 270 degrees, two flips and one transposition."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames to learn from, in memory.
+
+    `pixels` is `(count, 3, height, width)`, the working encoding as integers of the source's depth (uint8 or uint16) or
+    float; `pairs` names, for every drawn frame, its own and its successor's place in `pixels`.
+    """
+
+    pixels: Tensor
+    pairs: tuple[tuple[int, int], ...]
+
+    def get(self, place: int, device: torch.device) -> Tensor:
+        """One frame as `(3, height, width)` float32 in [0, 1]."""
+        return scaled(self.pixels[place].to(device))
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Integer codes to float32 in [0, 1]."""
+    full = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(pixels.dtype, 1.0)
+    return pixels.to(torch.float32) / full
+
+
+def candidates(length: int) -> list[int]:
+    """Evenly spread frame numbers to score, at most 512 of them."""
+    count = min(length, CANDIDATES)
+    return [round(k * (length - 1) / max(count - 1, 1)) for k in range(count)]
+
+
+def well_exposedness(sdr: npt.NDArray[np.float32]) -> float:
+    """Share of the pixels of `(3, height, width)`, values in [0, 1], whose channels all lie in (0.05, 0.95)."""
+    low, high = WELL_EXPOSED
+    return float(((sdr > low) & (sdr < high)).all(axis=0).mean())
+
+
+def frames_to_draw(length: int, config: Config) -> int:
+    """How many frames to learn from, for a clip of `length` frames."""
+    count = min(config.max_frames, length)
+    if config.few_frames is not None and count > config.few_frames and not config.still:
+        count = min(count, max(1, length // 6))
+    return count
+
+
+def choose_frames(positions: Sequence[int], scores: Sequence[float], count: int, seed: int) -> list[int]:
+    """Draw `count` of the scored frame numbers, uniformly by well-exposedness.
+
+    The scores are sorted, summed up, and the sum's inverse is read at `count` evenly spaced points, so that a frame is
+    drawn in proportion to its score. Where no frame scores: regular sampling with jitter. Drawn numbers come back
+    ascending, each once: a frame drawn twice gives its place to the nearest that is not drawn yet.
+    """
+    if count >= len(positions):
+        return list(positions)
+    if sum(scores) > 0:
+        order = np.argsort(scores, kind="stable")
+        cumulative = np.cumsum(np.asarray(scores)[order])
+        points = (np.arange(count) + 0.5) / count * cumulative[-1]
+        ranks = np.searchsorted(cumulative, points)
+    else:
+        order = np.arange(len(positions))
+        jitter = np.random.default_rng((seed, 0)).random(count)
+        ranks = ((np.arange(count) + jitter) / count * len(positions)).astype(int)
+    free = set(range(len(positions)))
+    drawn = []
+    for rank in ranks:
+        nearest = min(free, key=lambda place: (abs(place - int(rank)), place))
+        free.remove(nearest)
+        drawn.append(positions[order[nearest]])
+    return sorted(drawn)
+
+
+def with_successors(drawn: Sequence[int], length: int) -> tuple[list[int], tuple[tuple[int, int], ...]]:
+    """The frame numbers to read, and for each drawn frame the places of itself and its successor among them.
+
+    The last frame of a clip has no successor: it travels with its predecessor.
+    """
+    companions = {frame: frame + 1 if frame + 1 < length else max(frame - 1, 0) for frame in drawn}
+    numbers = sorted({*drawn, *companions.values()})
+    place = {number: index for index, number in enumerate(numbers)}
+    return numbers, tuple((place[frame], place[companions[frame]]) for frame in drawn)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a frame, turned, and how much brighter it is made: drawn numbers only, no pixels."""
+
+    pair: int
+    transform: int
+    top: int
+    left: int
+    height: int
+    width: int
+    jitter_stops: float
+    shift_stops: float
+
+
+def visits(frames: Frames, config: Config, epoch: int) -> Iterator[Crop]:
+    """The crops of one epoch, in the order of training."""
+    height, width = frames.pixels.shape[-2:]
+    if config.steps_per_epoch is None:
+        repeats = max(1, round(height * width / CROPS_AREA))
+        each = [(pair, transform) for pair in range(len(frames.pairs)) for transform in range(TRANSFORMS)] * repeats
+        order = np.random.default_rng((config.seed, 1, epoch)).permutation(len(each))
+        plan = [each[index] for index in order]
+    else:
+        rng = np.random.default_rng((config.seed, 1, epoch))
+        pairs = rng.permutation(np.resize(np.arange(len(frames.pairs)), config.steps_per_epoch))
+        plan = [(int(pair), int(transform)) for pair, transform in zip(pairs, rng.integers(8, size=len(pairs)), strict=True)]
+    for step, (pair, transform) in enumerate(plan):
+        yield _draw(pair, transform, height, width, config, np.random.default_rng((config.seed, 2, epoch, step)))
+
+
+def _draw(pair: int, transform: int, height: int, width: int, config: Config, rng: np.random.Generator) -> Crop:
+    if height * width > MEGAPIXEL:
+        side = math.sqrt(rng.uniform(*CROP_AREA) * height * width)
+        crop_height, crop_width = min(height, round(side)), min(width, round(side))
+    else:
+        crop_height, crop_width = min(height, config.crop), min(width, config.crop)
+    return Crop(
+        pair=pair,
+        transform=transform,
+        top=int(rng.integers(height - crop_height + 1)),
+        left=int(rng.integers(width - crop_width + 1)),
+        height=crop_height,
+        width=crop_width,
+        jitter_stops=float(rng.uniform(0, 0.25)),
+        shift_stops=float(rng.uniform(0.5, config.max_shift)),
+    )
+
+
+def cut(frames: Frames, place: int, crop: Crop, side: int, device: torch.device) -> Tensor:
+    """A frame's crop as `(1, 3, h, w)` float32 in [0, 1], turned, and at most `side` pixels high and wide."""
+    pixels = frames.pixels[place][:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    x = scaled(pixels.to(device))[None]
+    if max(crop.height, crop.width) > side:
+        scale = side / max(crop.height, crop.width)
+        size = (max(16, round(crop.height * scale)), max(16, round(crop.width * scale)))
+        x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return turned(x, crop.transform)
+
+
+def turned(x: Tensor, transform: int) -> Tensor:
+    """One of the eight dihedral transforms of the last two axes: 0 to 3 quarter turns, 4 and 5 the flips, 6 and 7 the
+    transpositions. The paper uses the first seven."""
+    if transform < 4:
+        return x.rot90(transform, (-2, -1))
+    if transform < 6:
+        return x.flip(-1 if transform == 4 else -2)
+    return x.transpose(-2, -1) if transform == 6 else x.rot90(2, (-2, -1)).transpose(-2, -1)
+
+
+def _clipped_share(pixels: Tensor) -> float:
+    return float((scaled(pixels).amax(0) >= 1).float().mean())
+
+
+def clips(frames: Frames) -> bool:
+    """Whether any pixel of the frames clips."""
+    return any(_clipped_share(pixels) > 0 for pixels in frames.pixels)
+
+
+def most_exposed(frames: Frames) -> Tensor:
+    """The frame of which most clips, as `(3, height, width)` float32 in [0, 1]."""
+    return scaled(max(frames.pixels, key=_clipped_share))

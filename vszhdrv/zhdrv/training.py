@@ -1,0 +1,164 @@
+"""The training loop: a generator that yields its progress after every step.
+
+Whoever iterates logs, saves the state, draws pictures, shows a bar, or stops. A run that goes on from a saved state
+computes what it would have computed: on the CPU, with the same number of threads, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+
+from . import camera, losses, sampling
+from .config import STEP_STOPS, Config
+from .hardware import Precision
+from .network import UNet, new_network, pad
+
+PATIENCE = 5
+"""Epochs without improvement that the plateau schedule bears before it halves the rate."""
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a training stands: one object, renewed in place after every step."""
+
+    network: UNet
+    optimizer: torch.optim.Optimizer
+    schedule: OneCycleLR | ReduceLROnPlateau
+    epochs: int
+    steps_per_epoch: int
+    epoch: int = 0
+    """Finished epochs."""
+    step: int = 0
+    """Finished steps of the whole run."""
+    seconds: float = 0.0
+    """Spent training, over all sittings."""
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Total, reconstruction and temporal loss summed over the steps of the present epoch."""
+    rows: list[dict[str, float]] = field(default_factory=list)
+    """One row for each finished epoch: epoch, total, reconstruction, temporal, lr, seconds."""
+    best: Weights = field(default_factory=dict)
+    """The weights to expand with: those after the epoch of the lowest mean loss; under the one-cycle schedule, which ends
+    at a rate of nearly nothing, those after the last."""
+    best_loss: float = float("inf")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def weights(self) -> Weights:
+        """A copy of the present weights, contiguous, on the CPU."""
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.network.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """All that a later sitting needs, as `torch.save` takes it and `resume` takes it back."""
+        names = ("epoch", "step", "seconds", "sums", "rows", "best", "best_loss")
+        return {
+            "weights": self.weights,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            **{name: getattr(self, name) for name in names},
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        state = dict(state)
+        self.network.load_state_dict(state.pop("weights"))
+        self.optimizer.load_state_dict(state.pop("optimizer"))
+        self.schedule.load_state_dict(state.pop("schedule"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def train(
+    frames: sampling.Frames,
+    config: Config,
+    device: torch.device,
+    precision: Precision,
+    state: dict[str, Any] | None = None,
+) -> Iterator[Progress]:
+    """Learn from `frames`; yields after every step. The last Progress has `epoch == epochs`."""
+    network = new_network(config.widths, config.head, config.seed).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
+    steps_per_epoch = sum(1 for _ in sampling.visits(frames, config, 0))
+    schedule: OneCycleLR | ReduceLROnPlateau = (
+        OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
+        if config.schedule == "one-cycle"
+        else ReduceLROnPlateau(optimizer, factor=0.5, patience=PATIENCE)
+    )
+    progress = Progress(network, optimizer, schedule, config.epochs, steps_per_epoch)
+    if state is not None:
+        progress.resume(state)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    network.train()
+
+    while progress.epoch < config.epochs:
+        for number, crop in enumerate(sampling.visits(frames, config, progress.epoch)):
+            if number < progress.step - progress.epoch * steps_per_epoch:
+                continue  # done in an earlier sitting
+            started = time.monotonic()
+            with torch.enable_grad(), autocast:
+                reconstruction, temporal = _objective(network, frames, crop, config, device)
+                total = (1 - config.alpha) * reconstruction + config.alpha * temporal
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            lr = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            if isinstance(schedule, OneCycleLR) and progress.step + 1 < progress.steps:
+                schedule.step()
+            progress.sums = [a + b.item() for a, b in zip(progress.sums, (total, reconstruction, temporal), strict=True)]
+            progress.step += 1
+            progress.seconds += time.monotonic() - started
+            if progress.step == (progress.epoch + 1) * steps_per_epoch:
+                _finish_epoch(progress, lr)
+            yield progress
+
+
+def _objective(
+    network: UNet, frames: sampling.Frames, crop: sampling.Crop, config: Config, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Reconstruction and temporal loss of one crop."""
+    places = frames.pairs[crop.pair] if config.alpha > 0 else frames.pairs[crop.pair][:1]
+    x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place in places])
+    if config.head == "stops":
+        shift = torch.tensor([crop.shift_stops], device=device)[:, None, None, None]
+        f = camera.shift(x, crop.shift_stops)
+        stops = answer(network, f)
+        return losses.censored(stops, x, f, shift), stops.new_zeros(())
+    o, f = camera.shift(x, crop.jitter_stops), camera.shift(x, crop.jitter_stops + STEP_STOPS)
+    delta = answer(network, f)
+    reconstruction = losses.reconstruction(delta[:1], o[:1], f[:1])
+    if config.alpha == 0:
+        return reconstruction, reconstruction.new_zeros(())
+    darker = delta * f
+    return reconstruction, losses.temporal(darker[:1], darker[1:], o[:1], o[1:])
+
+
+def answer(network: UNet, x: Tensor) -> Tensor:
+    """The network's answer for pictures of any size: edges repeated up to its multiple, the answer cut back."""
+    height, width = x.shape[-2:]
+    x = pad(x, network.multiple).contiguous(memory_format=torch.channels_last)
+    return network(x)[..., :height, :width]
+
+
+def _finish_epoch(progress: Progress, lr: float) -> None:
+    """Log the epoch, keep its weights if they are the best, let the rate fall where the loss no longer does."""
+    names = ("total", "reconstruction", "temporal")
+    means = {name: value / progress.steps_per_epoch for name, value in zip(names, progress.sums, strict=True)}
+    progress.epoch += 1
+    progress.sums = [0.0, 0.0, 0.0]
+    progress.rows.append({"epoch": progress.epoch, **means, "lr": lr, "seconds": progress.seconds})
+    if isinstance(progress.schedule, OneCycleLR) or means["total"] < progress.best_loss:
+        progress.best_loss, progress.best = means["total"], progress.weights
+    if isinstance(progress.schedule, ReduceLROnPlateau):
+        progress.schedule.step(means["total"])
