@@ -110,7 +110,9 @@ class Header:
             raise ValueError(f"first is {self.first}; use 0 or more")
 
 
-def header_of(clip: vs.VideoNode, primaries: int, *, compression: str, half: bool, white: float, first: int = 0) -> Header:
+def header_of(
+    clip: vs.VideoNode, primaries: int, *, compression: str, half: bool, white: float, first: int = 0
+) -> Header:
     """What the files of a clip say about it: its rate and its first frame's sample aspect ratio, and the given values.
 
     `primaries` by ITU-T H.273's numbers. A clip of variable rate has none to tell. Raises ValueError as `Header`.

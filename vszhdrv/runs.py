@@ -26,7 +26,6 @@ from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vszhdrv.exr import Header, Sequence, is_valid
+from vszhdrv.exr import Sequence, is_valid
 
 if TYPE_CHECKING:
     import vapoursynth as vs

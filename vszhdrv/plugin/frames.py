@@ -23,7 +23,8 @@ from .colour import Colour, as_data, check_clip, linear_primaries, resolve_colou
 from .errors import FrameError, sentence
 
 __all__ = [
-    "Colour", "FrameError", "check_clip", "digest", "digest_positions", "linear_primaries", "on_passing", "on_request", "read", "resolve_colour",
+    "Colour", "FrameError", "check_clip", "digest", "digest_positions", "linear_primaries",
+    "on_passing", "on_request", "read", "resolve_colour",
     "to_encoded", "to_linear",
 ]  # fmt: skip
 
@@ -115,7 +116,7 @@ def on_request(clip: vs.VideoNode, function: Callable[[Pixels], Computed], *, pl
 
 
 def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels], None]) -> vs.VideoNode:
-    """The clip itself; `function` sees the number and a copy of every frame that is requested, before the requester does.
+    """The clip itself; `function` sees the number and a copy of every frame requested, before the requester does.
 
     A ValueError or OSError of `function` is the frame's error, as one sentence.
     """

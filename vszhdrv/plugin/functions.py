@@ -94,7 +94,8 @@ def mask(
         before, after = (
             np.tensordot(luminance, rgb, 1) for rgb in (linear, looked(expander, linear, strength, peak, white))
         )
-        return np.log2(np.maximum(after, BLACK) / np.maximum(before, BLACK))[None]
+        stops: Pixels = np.log2(np.maximum(after, BLACK) / np.maximum(before, BLACK))
+        return stops[None]
 
     return job.expand(compute, planes=1)
 
@@ -104,7 +105,7 @@ def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
 
     Args:
         clip: as for `expand`.
-        path: a file to write the weights to, for the argument `weights` on another machine; "": the cache alone has them.
+        path: a file for the weights, to give to Expand as `weights` anywhere; "": the cache alone has them.
         learning: the arguments of `prepare`.
 
     Returns:
@@ -156,7 +157,7 @@ def write_exr(
         if n == clip.num_frames - 1:
             log(
                 f"{sequence.path(n).parent}: {sequence.written} frames written, {sequence.skipped} were there already, "
-                f"{sequence.clamped} values over {exr.HALF_MAX:.0f} clamped, {sequence.invalid} that are no numbers set to 0"
+                f"{sequence.clamped} values over {exr.HALF_MAX:.0f} clamped, {sequence.invalid} no numbers set to 0"
             )
 
     return frames.on_passing(clip, write)
@@ -180,7 +181,9 @@ def _check_look(strength: float, peak: float, white: float) -> None:
     if not 0 < white <= light.PQ_MAX_NITS:
         raise ValueError(f"white must be over 0 and at most {light.PQ_MAX_NITS:.0f} nits, not {white}")
     if peak and not white < peak <= light.PQ_MAX_NITS:
-        raise ValueError(f"peak must be 0 or over white ({white:g}) and at most {light.PQ_MAX_NITS:.0f} nits, not {peak}")
+        raise ValueError(
+            f"peak must be 0 or over white ({white:g}) and at most {light.PQ_MAX_NITS:.0f} nits, not {peak}"
+        )
 
 
 def looked(expander: Expander, linear: Pixels, strength: float, peak: float, white: float) -> Pixels:
@@ -188,7 +191,7 @@ def looked(expander: Expander, linear: Pixels, strength: float, peak: float, whi
     hdr = expander.expand(linear)
     if strength < 1:
         ratio = np.maximum(hdr, BLACK) / np.maximum(linear, BLACK)
-        hdr = linear * ratio**strength
+        hdr = (linear * ratio**strength).astype(np.float32)
     return light.shoulder(hdr, peak, white) if peak else hdr
 
 

@@ -20,7 +20,9 @@ import vapoursynth as vs
 from numpy.typing import NDArray
 
 import vszhdrv
-from vszhdrv import store
+from vszhdrv.store import Slot, Store
+from vszhdrv.store import folder as store_folder
+from vszhdrv.store import key as store_key
 from vszhdrv.zhdrv import checkpoint
 from vszhdrv.zhdrv.config import Config
 
@@ -110,7 +112,7 @@ def prepare(
         alpha=0.0 if still and alpha is None else alpha,
         seed=seed,
         still=still,
-    )
+    ).for_size(clip.width, clip.height)
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision must be auto, bf16 or fp32, not {precision!r}")
     if device not in ("auto", "cpu"):
@@ -120,8 +122,10 @@ def prepare(
     if tile and (len(tile) != 2 or min(tile) < 64 or any(side % 64 for side in tile)):
         raise ValueError(f"tile must be width and height, each a multiple of 64, not {tile}")
     given = _given_weights(Path(weights), config) if weights else None
-    colour = frames.resolve_colour(clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn)
-    cached = store.Store(store.folder(cache), warn)
+    colour = frames.resolve_colour(
+        clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn
+    )
+    cached = Store(store_folder(cache), warn)
     return Job(clip, colour, config, device, precision, cached, train, tile, given)
 
 
@@ -138,13 +142,17 @@ def _given_weights(path: Path, config: Config) -> Trained:
         metadata = checkpoint.verify(path)
     except ValueError as error:
         raise ValueError(f"weights can't be used: {error}") from error
-    network = json.loads(metadata["network"])
-    if network != {"widths": list(config.widths), "head": config.head}:
+    if json.loads(metadata["network"]) != architecture(config):
         raise ValueError(
-            f"weights {path} hold another architecture than preset {config.preset!r} has: "
-            f"they were trained with preset {metadata['preset']!r}"
+            f"weights {path} hold another architecture than preset {config.preset!r} has for this frame size: they "
+            f"were trained with preset {metadata['preset']!r} and are {metadata['network']}"
         )
     return Trained(metadata, path)
+
+
+def architecture(config: Config) -> dict[str, Any]:
+    """What a network must be for these settings, as JSON can hold it."""
+    return {"widths": list(config.widths), "head": config.head, "fold": config.fold}
 
 
 @dataclass
@@ -156,7 +164,7 @@ class Job:
     config: Config
     device_name: str
     precision_name: str
-    store: store.Store
+    store: Store
     may_train: bool
     tile: list[int] | None
     trained: Trained | None
@@ -182,7 +190,7 @@ class Job:
     @property
     def key(self) -> str:
         """The network's name in the store."""
-        return store.key(self.facts)
+        return store_key(self.facts)
 
     def look_up(self) -> bool:
         """Whether a network is there: the given one, or the store's."""
@@ -202,7 +210,9 @@ class Job:
         if self.look_up():
             return
         if not self.may_train:
-            raise ValueError("train is off and no network for this clip and these settings is in the cache: train it first")
+            raise ValueError(
+                "train is off and no network for this clip and these settings is in the cache: train it first"
+            )
         with self.store.training(self.key, self._say_waiting) as slot:
             if slot.found is not None:
                 self._take(slot.found)
@@ -214,7 +224,7 @@ class Job:
             vs.MESSAGE_TYPE_INFORMATION, "zhdrv: another process is training on this clip; waiting for its network"
         )
 
-    def _train(self, slot: store.Slot) -> Generator[Event]:
+    def _train(self, slot: Slot) -> Generator[Event]:
         from vszhdrv.zhdrv import training
 
         device, precision = self._hardware()
@@ -273,7 +283,7 @@ class Job:
         if count < len(positions):
             full = 255 if encoded.format.bits_per_sample == 8 else 65535
             for pixels in frames.read(encoded, positions):
-                scores.append(sampling.well_exposedness(pixels.astype(np.float32) / full))
+                scores.append(sampling.well_exposedness(pixels.astype(np.float32) / np.float32(full)))
                 done += 1
                 yield Event("reading", done, total)
         drawn = sampling.choose_frames(positions, scores, count, config.seed)
@@ -307,7 +317,7 @@ class Job:
         config = self.config
         return {
             "preset": config.preset,
-            "network": json.dumps({"widths": config.widths, "head": config.head}),
+            "network": json.dumps(architecture(config)),
             "key": self.key,
             "facts": json.dumps(self.facts),
             "loss": repr(progress.rows[-1]["total"]),
@@ -326,10 +336,14 @@ class Job:
         from vszhdrv.zhdrv.network import network_of
 
         assert self.trained is not None
-        network = network_of(self.trained.weights(), self.config.widths, self.config.head)
-        return Expander(network, self.config, *self._hardware(), tile=(self.tile[1], self.tile[0]) if self.tile else None)
+        network = network_of(self.trained.weights(), **architecture(self.config))
+        return Expander(
+            network, self.config, *self._hardware(), tile=(self.tile[1], self.tile[0]) if self.tile else None
+        )
 
-    def expand(self, function: Callable[[Expander, Pixels], frames.Computed] | None = None, *, planes: int = 3) -> vs.VideoNode:
+    def expand(
+        self, function: Callable[[Expander, Pixels], frames.Computed] | None = None, *, planes: int = 3
+    ) -> vs.VideoNode:
         """The clip whose frames the trained network expands on request: RGBS, linear light, 1.0 = SDR white.
 
         `function` makes something else of the Expander and a frame's linear light (3, height, width): an array of
@@ -364,7 +378,7 @@ class Job:
                 checkpoint.write_weights(folder / f"{name}.safetensors", weights, self.trained.metadata)
 
     def recs(self) -> dict[str, NDArray[np.uint8]]:
-        """What the network has learned so far, on the training's most over-exposed frame: (H,W,3) display-encoded pictures.
+        """What has been learned so far, on the most over-exposed training frame: (H,W,3) display-encoded pictures.
 
         "source", the expansion shown at -4, -2, +2 and +4 stops ("m4", "m2", "p2", "p4"), and "delta", the ratio of the
         picture at -2 stops to the source. Call it between two events of `learn`.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
+FOLD_PIXELS = 512 * 1024
+"""Frame size that the fast preset's block of pixels is meant for; at four times as many it is twice as wide."""
 STEP_STOPS = 2.0
 """es: the exposure step of the paper's network, in stops (Banterle et al. 2024)."""
 
@@ -37,11 +39,15 @@ class Config:
     """Channels of the network's levels."""
     head: Literal["ratio", "stops"]
     """What the network predicts: the paper's ratio of two exposures, or the stops over white in one go."""
+    fold: int
+    """Side in pixels of the blocks that the network's finest level sees as one, for frames of up to a megapixel."""
     schedule: Literal["plateau", "one-cycle"]
     steps_per_epoch: int | None
     """None: an epoch visits every drawn frame under each of the seven transforms."""
+    batch: int
+    """Crops a step."""
     crop: int
-    """Side of the training crops in pixels."""
+    """Side of the training crops in pixels, for frames of up to a megapixel."""
     max_frames: int
     """Frames to learn from, at most."""
     few_frames: int | None
@@ -84,6 +90,17 @@ class Config:
         """Stops of the largest simulated overexposure: one more than the steps downwards span."""
         return STEP_STOPS * self.n_exp_down + 1
 
+    def for_size(self, width: int, height: int) -> Self:
+        """The settings for frames of this size.
+
+        A network that answers in stops sees larger blocks of pixels as one, and larger crops, where frames are larger,
+        so that a lamp spans as much of its sight in 2160p as in 540p, and a pixel costs less there.
+        """
+        if self.head == "ratio":
+            return self
+        doublings = max(0, round(math.log2(math.sqrt(width * height / FOLD_PIXELS))))
+        return replace(self, fold=self.fold * 2**doublings, crop=self.crop * 2**doublings)
+
     def training_settings(self) -> dict[str, Any]:
         """All settings that the weights depend on, as JSON can hold them."""
         # The paper's network is trained for one step, however often it is applied afterwards.
@@ -100,8 +117,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alpha": 0.95,
         "widths": (64, 128, 256, 512),
         "head": "ratio",
+        "fold": 1,
         "schedule": "plateau",
         "steps_per_epoch": None,
+        "batch": 1,
         "crop": 320,
         "max_frames": 128,
         "few_frames": 30,
@@ -109,13 +128,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Sized so that a person waits a minute on two cores: docs/quality.md has the tries behind each value.
     "fast": {
         "epochs": 16,
-        "lr": 2e-3,
+        "lr": 4e-3,
         "alpha": 0.0,
-        "widths": (16, 32, 64, 128),
+        "widths": (16, 32, 48, 64, 64),
         "head": "stops",
+        "fold": 2,
         "schedule": "one-cycle",
-        "steps_per_epoch": 75,
-        "crop": 320,
+        "steps_per_epoch": 50,
+        "batch": 4,
+        "crop": 128,
         "max_frames": 128,
         "few_frames": None,
     },

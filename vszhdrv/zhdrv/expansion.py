@@ -30,9 +30,14 @@ class Expander:
     """A trained network that turns linear SDR frames into HDR frames."""
 
     def __init__(
-        self, network: UNet, config: Config, device: torch.device, precision: Precision, tile: tuple[int, int] | None = None
+        self,
+        network: UNet,
+        config: Config,
+        device: torch.device,
+        precision: Precision,
+        tile: tuple[int, int] | None = None,
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last).eval()
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.config = config
         self.device = device
         self.precision = precision
@@ -61,7 +66,9 @@ class Expander:
     def predict(self, sdr: Tensor) -> Tensor:
         """The network's answer for whole frames, tile by tile where they are large."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return tiled(self.network, sdr, self.tile or default_tile(*sdr.shape[-2:], self.network.multiple))
+            return tiled(
+                self.network, sdr, self.tile or default_tile(sdr.shape[-2], sdr.shape[-1], self.network.multiple)
+            )
 
 
 def clipping(sdr: Tensor) -> Tensor:

@@ -34,8 +34,10 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
     Emulated bfloat16 is slower than float32, so that "auto" asks the processor (AVX512-BF16, AMX) or the card.
     """
-    if name == "bf16" or name == "fp32":
-        return name
+    if name == "bf16":
+        return "bf16"
+    if name == "fp32":
+        return "fp32"
     if name != "auto":
         raise ValueError(f"precision must be auto, bf16 or fp32, not {name!r}")
     if device.type == "cpu":

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .camera import GAMMA
+from .network import CLIPPED
 
 EPSILON = 0.25 / 255
 """A quarter of an 8-bit code: keeps ratios finite in black (Banterle et al. 2024)."""
@@ -46,8 +47,10 @@ def censored(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor) -> Tens
     too, all that is known is "at least the shift" (censored regression, Tobin 1958).
     `shift_stops` is `(batch, 1, 1, 1)`.
     """
-    clips = f >= 1
-    known = sdr < 1
+    clips = f >= CLIPPED
+    known = sdr < CLIPPED
     true = GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
     error = torch.where(known, stops - true, (stops - shift_stops).clamp(max=0))
-    return F.huber_loss(error[clips], torch.zeros_like(error[clips]), delta=KNEE_STOPS) if clips.any() else stops.sum() * 0
+    return (
+        F.huber_loss(error[clips], torch.zeros_like(error[clips]), delta=KNEE_STOPS) if clips.any() else stops.sum() * 0
+    )

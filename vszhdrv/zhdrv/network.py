@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 Head = Literal["ratio", "stops"]
 
+CLIPPED = 254.5 / 255
+"""Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
+
 
 class MixedPool(nn.Module):
     """Halves height and width by a learned mix of maximum and mean: a * max + (1 - a) * mean (Lee et al. 2016)."""
@@ -27,38 +30,48 @@ class MixedPool(nn.Module):
 class UNet(nn.Module):
     """A U-Net with one 3x3 convolution a level on either side.
 
-    `widths` are the channels of the encoder's levels, finest first. `head` says what the three output channels are:
-    "ratio", values in (0, 1) by a sigmoid, or "stops", values of 0 and more by a softplus.
-    Input and output are `(batch, 3, height, width)`; height and width must be multiples of `multiple`: callers pad.
+    Input and output are `(batch, 3, height, width)`, the input display-encoded in [0, 1]; height and width must be
+    multiples of `multiple`: callers pad.
+
+    Args:
+        widths: channels of the encoder's levels, finest first.
+        head: what the three output channels are: "ratio", values in (0, 1) by a sigmoid, or "stops", values of 0 and
+            more by a softplus, from a network that is also told which channels clip.
+        fold: the finest level sees blocks of this many pixels squared as one, all their values side by side.
     """
 
-    def __init__(self, widths: Sequence[int], head: Head) -> None:
+    def __init__(self, widths: Sequence[int], head: Head, fold: int = 1) -> None:
         super().__init__()
         self.widths = tuple(widths)
         self.head = head
-        self.multiple = 2 ** (len(widths) - 1)
+        self.fold = fold
+        self.multiple: int = fold * 2 ** (len(widths) - 1)
+        inputs = (6 if head == "stops" else 3) * fold**2
         self.encoder = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip((3, *widths), widths, strict=False)
+            nn.Conv2d(before, after, 3, padding=1) for before, after in zip((inputs, *widths), widths, strict=False)
         )
         self.pools = nn.ModuleList(MixedPool() for _ in widths[1:])
-        # Deepest first: from the concatenation at a level (at the bottom: its own channels) to the next finer level's width.
-        inputs = [widths[-1], *(2 * w for w in reversed(widths[1:-1]))]
+        # Deepest first: from the concatenation at a level (at the bottom: its own channels) to the next finer's width.
+        joined = [widths[-1], *(2 * width for width in reversed(widths[1:-1]))]
         self.decoder = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1)
-            for before, after in zip(inputs, reversed(widths[:-1]), strict=True)
+            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(joined, reversed(widths[:-1]), strict=True)
         )
         self.last = nn.Conv2d(2 * widths[0], widths[0], 3, padding=1)
-        self.out = nn.Conv2d(widths[0], 3, 1)
+        self.out = nn.Conv2d(widths[0], 3 * fold**2, 1)
 
     @property
     def reach(self) -> int:
         """Pixels beyond which nothing around a pixel changes its answer: the overlap that tiles need."""
-        # At level k a pixel is 2^k wide: 3x3 convolutions (two a level) and a pooling each see one pixel further,
-        # the bilinear upsampling from level k + 1 up to 1.5 of that level's.
+        # At level k a pixel is fold * 2^k wide: 3x3 convolutions (two a level, three at the finest) and a pooling each
+        # see one further, the bilinear upsampling from level k up to one and a half.
         levels = range(len(self.widths))
-        return sum(3 * 2**k for k in levels) + sum(2 * 2**k for k in levels[1:])
+        blocks: int = sum(3 * 2**k for k in levels) + sum(2 * 2**k for k in levels[1:])
+        return self.fold * blocks
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.head == "stops":
+            x = torch.cat((x, (x >= CLIPPED).to(x.dtype)), dim=1) - 0.5
+        x = F.pixel_unshuffle(x, self.fold).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for level, convolution in enumerate(self.encoder):
             if level:
@@ -69,27 +82,27 @@ class UNet(nn.Module):
             x = F.relu(convolution(x), inplace=True)
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = torch.cat((x, skips.pop()), dim=1)
-        x = self.out(F.relu(self.last(x), inplace=True)).float()
+        x = F.pixel_shuffle(self.out(F.relu(self.last(x), inplace=True)), self.fold).float()
         return torch.sigmoid(x) if self.head == "ratio" else F.softplus(x)
 
 
-def new_network(widths: Sequence[int], head: Head, seed: int) -> UNet:
+def new_network(widths: Sequence[int], head: Head, fold: int, seed: int) -> UNet:
     """A network with freshly drawn weights; the process's own random state is left as found."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet(widths, head)
+        return UNet(widths, head, fold)
 
 
-def network_of(weights: Mapping[str, Tensor], widths: Sequence[int], head: Head) -> UNet:
+def network_of(weights: Mapping[str, Tensor], widths: Sequence[int], head: Head, fold: int) -> UNet:
     """A network with the given weights.
 
     Raises ValueError where the weights belong to another architecture.
     """
-    network = UNet(widths, head)
+    network = UNet(widths, head, fold)
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:
-        raise ValueError(f"holds weights of another architecture than a {head} U-Net of widths {list(widths)}") from error
+        raise ValueError(f"the weights are of another architecture than a {head} U-Net {list(widths)}") from error
     return network
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .camera import GAMMA
 from .config import Config
 
 CANDIDATES = 512
@@ -26,6 +27,11 @@ CROP_AREA = (0.2, 0.6)
 """Share of a frame of over one megapixel that a crop covers."""
 CROPS_AREA = 512 * 512
 """A frame is visited once for each such area in it."""
+JITTER_STOPS = 0.25
+MIN_SHIFT_STOPS = 0.5
+"""The smallest simulated overexposure of the fast preset."""
+MOST_CLIPPED = 0.3
+"""Share of a crop that a simulated overexposure clips, at most: real frames are not white all over."""
 TRANSFORMS = 7
 """Rotations by 0, 90, 180 and 270 degrees, two flips and one transposition."""
 
@@ -124,28 +130,31 @@ class Crop:
     shift_stops: float
 
 
-def visits(frames: Frames, config: Config, epoch: int) -> Iterator[Crop]:
-    """The crops of one epoch, in the order of training."""
+def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
+    """The crops of each step of one epoch, in the order of training."""
     height, width = frames.pixels.shape[-2:]
+    rng = np.random.default_rng((config.seed, 1, epoch))
     if config.steps_per_epoch is None:
         repeats = max(1, round(height * width / CROPS_AREA))
-        each = [(pair, transform) for pair in range(len(frames.pairs)) for transform in range(TRANSFORMS)] * repeats
-        order = np.random.default_rng((config.seed, 1, epoch)).permutation(len(each))
-        plan = [each[index] for index in order]
+        plan = [(pair, transform) for pair in range(len(frames.pairs)) for transform in range(TRANSFORMS)] * repeats
     else:
-        rng = np.random.default_rng((config.seed, 1, epoch))
-        pairs = rng.permutation(np.resize(np.arange(len(frames.pairs)), config.steps_per_epoch))
-        plan = [(int(pair), int(transform)) for pair, transform in zip(pairs, rng.integers(8, size=len(pairs)), strict=True)]
-    for step, (pair, transform) in enumerate(plan):
-        yield _draw(pair, transform, height, width, config, np.random.default_rng((config.seed, 2, epoch, step)))
+        pairs = np.resize(np.arange(len(frames.pairs)), config.steps_per_epoch * config.batch)
+        plan = list(zip(pairs.tolist(), rng.integers(8, size=len(pairs)).tolist(), strict=True))
+    order = rng.permutation(len(plan))
+    for step, first in enumerate(range(0, len(plan), config.batch)):
+        draw = np.random.default_rng((config.seed, 2, epoch, step))
+        yield [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.batch]]
 
 
-def _draw(pair: int, transform: int, height: int, width: int, config: Config, rng: np.random.Generator) -> Crop:
-    if height * width > MEGAPIXEL:
+def _draw(visit: tuple[int, int], height: int, width: int, config: Config, rng: np.random.Generator) -> Crop:
+    if config.batch > 1:
+        crop_height = crop_width = min(height, width, config.crop)  # square: what is stacked is turned differently
+    elif height * width > MEGAPIXEL:
         side = math.sqrt(rng.uniform(*CROP_AREA) * height * width)
         crop_height, crop_width = min(height, round(side)), min(width, round(side))
     else:
         crop_height, crop_width = min(height, config.crop), min(width, config.crop)
+    pair, transform = visit
     return Crop(
         pair=pair,
         transform=transform,
@@ -153,8 +162,8 @@ def _draw(pair: int, transform: int, height: int, width: int, config: Config, rn
         left=int(rng.integers(width - crop_width + 1)),
         height=crop_height,
         width=crop_width,
-        jitter_stops=float(rng.uniform(0, 0.25)),
-        shift_stops=float(rng.uniform(0.5, config.max_shift)),
+        jitter_stops=float(rng.uniform(0, JITTER_STOPS)),
+        shift_stops=float(rng.uniform(MIN_SHIFT_STOPS, config.max_shift)),
     )
 
 
@@ -191,3 +200,10 @@ def clips(frames: Frames) -> bool:
 def most_exposed(frames: Frames) -> Tensor:
     """The frame of which most clips, as `(3, height, width)` float32 in [0, 1]."""
     return scaled(max(frames.pixels, key=_clipped_share))
+
+
+def bounded_shift(x: Tensor, stops: float) -> float:
+    """The shift, made smaller where more than `MOST_CLIPPED` of the crop `(1, 3, height, width)` would clip."""
+    highest = x.amax(1).flatten()
+    threshold = float(highest.kthvalue(math.ceil((1 - MOST_CLIPPED) * highest.numel())).values)
+    return min(stops, max(MIN_SHIFT_STOPS, -GAMMA * math.log2(max(threshold, 1e-3))))

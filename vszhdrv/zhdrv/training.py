@@ -46,8 +46,8 @@ class Progress:
     rows: list[dict[str, float]] = field(default_factory=list)
     """One row for each finished epoch: epoch, total, reconstruction, temporal, lr, seconds."""
     best: Weights = field(default_factory=dict)
-    """The weights to expand with: those after the epoch of the lowest mean loss; under the one-cycle schedule, which ends
-    at a rate of nearly nothing, those after the last."""
+    """The weights to expand with: those after the epoch of the lowest mean loss; under the one-cycle schedule, whose
+    rate ends at nearly nothing, those after the last."""
     best_loss: float = float("inf")
 
     @property
@@ -88,7 +88,8 @@ def train(
     state: dict[str, Any] | None = None,
 ) -> Iterator[Progress]:
     """Learn from `frames`; yields after every step. The last Progress has `epoch == epochs`."""
-    network = new_network(config.widths, config.head, config.seed).to(device, memory_format=torch.channels_last)
+    network = new_network(config.widths, config.head, config.fold, config.seed).to(device)
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
     steps_per_epoch = sum(1 for _ in sampling.visits(frames, config, 0))
     schedule: OneCycleLR | ReduceLROnPlateau = (
@@ -103,20 +104,22 @@ def train(
     network.train()
 
     while progress.epoch < config.epochs:
-        for number, crop in enumerate(sampling.visits(frames, config, progress.epoch)):
+        for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
             if number < progress.step - progress.epoch * steps_per_epoch:
                 continue  # done in an earlier sitting
             started = time.monotonic()
             with torch.enable_grad(), autocast:
-                reconstruction, temporal = _objective(network, frames, crop, config, device)
+                reconstruction, temporal = _objective(network, frames, crops, config, device)
                 total = (1 - config.alpha) * reconstruction + config.alpha * temporal
             optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
             lr = optimizer.param_groups[0]["lr"]
             optimizer.step()
             if isinstance(schedule, OneCycleLR) and progress.step + 1 < progress.steps:
                 schedule.step()
-            progress.sums = [a + b.item() for a, b in zip(progress.sums, (total, reconstruction, temporal), strict=True)]
+            progress.sums = [
+                a + b.item() for a, b in zip(progress.sums, (total, reconstruction, temporal), strict=True)
+            ]
             progress.step += 1
             progress.seconds += time.monotonic() - started
             if progress.step == (progress.epoch + 1) * steps_per_epoch:
@@ -125,16 +128,14 @@ def train(
 
 
 def _objective(
-    network: UNet, frames: sampling.Frames, crop: sampling.Crop, config: Config, device: torch.device
+    network: UNet, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Reconstruction and temporal loss of one crop."""
+    """Reconstruction and temporal loss of the crops of one step."""
+    if config.head == "stops":
+        return _stops_objective(network, frames, crops, config, device)
+    (crop,) = crops
     places = frames.pairs[crop.pair] if config.alpha > 0 else frames.pairs[crop.pair][:1]
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place in places])
-    if config.head == "stops":
-        shift = torch.tensor([crop.shift_stops], device=device)[:, None, None, None]
-        f = camera.shift(x, crop.shift_stops)
-        stops = answer(network, f)
-        return losses.censored(stops, x, f, shift), stops.new_zeros(())
     o, f = camera.shift(x, crop.jitter_stops), camera.shift(x, crop.jitter_stops + STEP_STOPS)
     delta = answer(network, f)
     reconstruction = losses.reconstruction(delta[:1], o[:1], f[:1])
@@ -144,11 +145,23 @@ def _objective(
     return reconstruction, losses.temporal(darker[:1], darker[1:], o[:1], o[1:])
 
 
+def _stops_objective(
+    network: UNet, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The fast preset's: every crop is made brighter by its own shift, and the network tells by how much it clips."""
+    x = torch.cat([sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, device) for crop in crops])
+    shifts = [sampling.bounded_shift(one, crop.shift_stops) for one, crop in zip(torch.split(x, 1), crops, strict=True)]
+    f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
+    loss = losses.censored(answer(network, f), x, f, torch.tensor(shifts, device=device)[:, None, None, None])
+    return loss, loss.new_zeros(())
+
+
 def answer(network: UNet, x: Tensor) -> Tensor:
     """The network's answer for pictures of any size: edges repeated up to its multiple, the answer cut back."""
     height, width = x.shape[-2:]
     x = pad(x, network.multiple).contiguous(memory_format=torch.channels_last)
-    return network(x)[..., :height, :width]
+    out: Tensor = network(x)
+    return out[..., :height, :width]
 
 
 def _finish_epoch(progress: Progress, lr: float) -> None:
