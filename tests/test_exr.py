@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vapoursynth as vs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -466,3 +467,13 @@ def test_import_is_light():
     check = "import sys, vszhdrv.exr; print({'torch', 'vapoursynth', 'OpenEXR'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_header_from_the_source() -> None:
+    clip = vs.core.std.BlankClip(format=vs.YUV420P8, width=40, height=24, fpsnum=30000, fpsden=1001)
+    clip = clip.std.SetFrameProps(_SARNum=16, _SARDen=11)
+    header = exr.header_of(clip, 9, compression="piz", half=False, white=100)
+    assert header == Header("piz", False, 100, 9, Fraction(30000, 1001), Fraction(16, 11))
+    plain = vs.core.std.BlankClip(format=vs.RGB24, fpsnum=0, fpsden=1)
+    header = exr.header_of(plain, 1, compression="zip", half=True, white=203)
+    assert (header.fps, header.sar) == (None, 1)

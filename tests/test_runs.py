@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,16 +135,6 @@ def test_an_error_of_the_clip_passes_on(tmp_path: Path) -> None:
     with pytest.raises(vs.Error, match="frame 5 is broken"):
         list(runs.write_frames(failing, range(9), sequence(tmp_path)))
     assert len(list(tmp_path.iterdir())) == 5
-
-
-def test_header_from_the_source() -> None:
-    clip = vs.core.std.BlankClip(format=vs.YUV420P8, width=40, height=24, fpsnum=30000, fpsden=1001)
-    clip = clip.std.SetFrameProps(_SARNum=16, _SARDen=11)
-    header = runs.exr_header(clip, 9, compression="piz", half=False, white=100)
-    assert header == exr.Header("piz", False, 100, 9, Fraction(30000, 1001), Fraction(16, 11))
-    plain = vs.core.std.BlankClip(format=vs.RGB24, fpsnum=0, fpsden=1)
-    header = runs.exr_header(plain, 1, compression="zip", half=True, white=203)
-    assert (header.fps, header.sar) == (None, 1)
 
 
 def test_compare_shows_the_source_as_it_is() -> None:

@@ -1,0 +1,38 @@
+"""What is told of a long job: bars on terminals, lines elsewhere, seconds in words."""
+
+import sys
+
+import pytest
+
+from vszhdrv import progress
+from vszhdrv.progress import Meters, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (45, "45 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7800, "2 h 10 min"), (400_000, "4 days")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Meters(lines.append, 10.0) as meters:
+        meters.show("reading", 1, 2)
+        meters.show("reading", 2, 2)
+        meters.show("training", 5, 10)
+    out, err = capsys.readouterr()
+    assert out == "" and not lines and "reading: 100%" in err and "training:  50%" in err
+
+
+def test_lines_elsewhere_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Meters(lines.append, 10.0) as meters:
+        for n in range(1, 8):
+            meters.show("training", n, 7, 7.0 - n)
+    assert lines[-1] == "training 7 of 7"
+    assert 2 <= len(lines) <= 4 and all(line.endswith("s left") for line in lines[:-1])
