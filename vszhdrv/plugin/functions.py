@@ -13,10 +13,10 @@ import vapoursynth as vs
 
 import vszhdrv
 from vszhdrv import exr, light
-from vszhdrv.progress import Meters
+from vszhdrv.progress import Meters, duration
 
 from . import frames
-from .learning import Event, Pixels, prepare
+from .learning import Event, Pixels, log, prepare
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
@@ -195,13 +195,12 @@ def looked(expander: Expander, linear: Pixels, strength: float, peak: float, whi
     return light.shoulder(hdr, peak, white) if peak else hdr
 
 
-def log(sentence: str) -> None:
-    """Tell VapourSynth's log."""
-    vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, f"zhdrv: {sentence}")
-
-
 def follow(events: Generator[Event]) -> None:
     """Let a job learn; tell of it by a bar where standard error is a terminal, else in VapourSynth's log."""
     with closing(events), Meters(log, LOG_SECONDS) as meters:
         for event in events:
-            meters.show(event.kind, event.done, event.total, event.seconds_left)
+            if event.kind == "estimate":
+                meters.close()
+                log(f"training takes about {duration(event.seconds_left or 0)}")
+            else:
+                meters.show(event.kind, event.done, event.total, event.seconds_left)

@@ -129,6 +129,11 @@ def prepare(
     return Job(clip, colour, config, device, precision, cached, train, tile, given)
 
 
+def log(sentence: str) -> None:
+    """Tell the user how things go, in VapourSynth's log."""
+    vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, f"zhdrv: {sentence}")
+
+
 def warn(sentence: str) -> None:
     """Say something that the user should know, in VapourSynth's log."""
     vs.core.log_message(vs.MESSAGE_TYPE_WARNING, f"zhdrv: {sentence}")
@@ -220,9 +225,7 @@ class Job:
             yield from self._train(slot)
 
     def _say_waiting(self) -> None:
-        vs.core.log_message(
-            vs.MESSAGE_TYPE_INFORMATION, "zhdrv: another process is training on this clip; waiting for its network"
-        )
+        log("another process is training on this clip; waiting for its network")
 
     def _train(self, slot: Slot) -> Generator[Event]:
         from vszhdrv.zhdrv import training
@@ -233,16 +236,19 @@ class Job:
         progress = None
         first_step = 0
         try:
-            for progress in training.train(material, self.config, device, precision, slot.state()):
+            state = slot.state()
+            for progress in training.train(material, self.config, device, precision, state):
                 self._training = material, progress
                 now = time.monotonic()
                 if not first_step:  # the first step pays for memory and kernels: it is not measured
                     first_step, measured = progress.step, now
+                    if state is not None:
+                        log(f"going on from step {state['step']} of {progress.steps}")
                 taken = progress.step - first_step
                 left = (now - measured) / taken * (progress.steps - progress.step) if taken >= MEASURED_STEPS else None
                 if taken == MEASURED_STEPS:
                     yield Event("estimate", progress.step, progress.steps, left, progress)
-                if now - saved >= STATE_SECONDS:
+                if now - saved >= STATE_SECONDS and progress.step < progress.steps:
                     slot.save_state(progress.state())
                     saved = time.monotonic()
                 yield Event("training", progress.step, progress.steps, left, progress)
