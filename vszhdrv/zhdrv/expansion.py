@@ -20,8 +20,8 @@ CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
 MERGE_FLOOR = 1 / 65535
 """Keeps the logarithm of black finite when exposures are merged (Banterle et al. 2024)."""
-TILE_PIXELS = 2**21
-"""Larger frames go through the network in tiles of about this many pixels, which bounds the memory."""
+TILE_BLOCKS = 2**21
+"""Larger frames go through the network in tiles of about this many of its finest blocks, which bounds the memory."""
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -66,9 +66,7 @@ class Expander:
     def predict(self, sdr: Tensor) -> Tensor:
         """The network's answer for whole frames, tile by tile where they are large."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return tiled(
-                self.network, sdr, self.tile or default_tile(sdr.shape[-2], sdr.shape[-1], self.network.multiple)
-            )
+            return tiled(self.network, sdr, self.tile or default_tile(sdr.shape[-2], sdr.shape[-1], self.network))
 
 
 def clipping(sdr: Tensor) -> Tensor:
@@ -122,18 +120,19 @@ def _any(mask: Tensor) -> Tensor:
     return mask.flatten(1).any(1)[:, None, None, None]
 
 
-def default_tile(height: int, width: int, multiple: int) -> tuple[int, int]:
-    """Tile height and width in pixels: the fewest equal tiles of at most TILE_PIXELS, from the frame's size alone, so
-    that every process computes the same bits."""
+def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
+    """Tile height and width in pixels: the fewest equal tiles of at most TILE_BLOCKS, from frame size and network alone,
+    so that every process computes the same bits."""
+    most = TILE_BLOCKS * network.fold**2
     rows = columns = 1
-    while -(-height // rows) * -(-width // columns) > TILE_PIXELS:
+    while -(-height // rows) * -(-width // columns) > most:
         if height / rows > width / columns:
             rows += 1
         else:
             columns += 1
 
     def up(size: int) -> int:
-        return -(-size // multiple) * multiple
+        return -(-size // network.multiple) * network.multiple
 
     return up(-(-height // rows)), up(-(-width // columns))
 
