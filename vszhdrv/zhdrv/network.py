@@ -89,7 +89,7 @@ class UNet(nn.Module):
 def new_network(widths: Sequence[int], head: Head, fold: int, seed: int) -> UNet:
     """A network with freshly drawn weights; the process's own random state is left as found."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the graphics cards, too
         return UNet(widths, head, fold)
 
 
@@ -98,7 +98,7 @@ def network_of(weights: Mapping[str, Tensor], widths: Sequence[int], head: Head,
 
     Raises ValueError where the weights belong to another architecture.
     """
-    network = UNet(widths, head, fold)
+    network = new_network(widths, head, fold, seed=0)  # only so as not to draw from the process's random state
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:
