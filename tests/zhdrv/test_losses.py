@@ -1,0 +1,99 @@
+"""The objectives against values worked out by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vszhdrv.zhdrv import losses
+
+E = 0.25 / 255
+
+
+def grey(value: float) -> Tensor:
+    return torch.full((1, 3, 2, 2), value)
+
+
+def colour(*rgb: float) -> Tensor:
+    return torch.tensor(rgb, dtype=torch.float32)[None, :, None, None].expand(1, 3, 2, 2)
+
+
+def test_l1_cosine_by_hand() -> None:
+    assert losses.l1_cosine(grey(0.3), grey(0.3)) == pytest.approx(0, abs=1e-5)
+    assert losses.l1_cosine(grey(0.6), grey(0.2)) == pytest.approx(0.4, abs=1e-5)  # the same hue
+    assert losses.l1_cosine(colour(1, 0, 0), colour(0, 1, 0)) == pytest.approx(2 / 3 + 5)  # hues at right angles
+    assert losses.l1_cosine(colour(1, 1, 0), colour(1, 0, 0)) == pytest.approx(1 / 3 + 5 * (1 - 0.5**0.5))
+
+
+def test_reconstruction_by_hand() -> None:
+    # delta * f = 0.4 against 0.2; o / delta = 0.4 against 0.8
+    expected = 4 * (0.5 - 0.2 / (0.8 + E)) ** 2 + abs(0.4 - 0.2) + 0.5 * abs(0.2 / (0.5 + E) - 0.8)
+    assert losses.reconstruction(grey(0.5), grey(0.2), grey(0.8)) == pytest.approx(expected, abs=1e-6)
+    assert expected == pytest.approx(4 * 0.0625 + 0.2 + 0.5 * 0.4, abs=5e-3)
+
+
+def test_reconstruction_clips_the_way_back() -> None:
+    # o / delta = 4 is white, as f is
+    expected = 4 * (0.2 - 0.8 / (1 + E)) ** 2 + abs(0.2 - 0.8)
+    assert losses.reconstruction(grey(0.2), grey(0.8), grey(1.0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_reconstruction_is_nearly_nothing_for_the_right_ratio() -> None:
+    assert losses.reconstruction(grey(0.5), grey(0.4), grey(0.8)) < 2e-3
+
+
+def test_black_gives_finite_gradients() -> None:
+    delta = grey(0.5).requires_grad_()
+    losses.reconstruction(delta, grey(0.0), grey(0.0)).backward()
+    assert delta.grad is not None and delta.grad.isfinite().all()
+
+
+def test_the_change_in_time_must_match() -> None:
+    # 0.2 to 0.5 is predicted, 0.1 to 0.2 is true
+    assert losses.temporal(grey(0.2), grey(0.5), grey(0.1), grey(0.2)) == pytest.approx(0.2**2)
+    assert losses.temporal(grey(0.7), grey(0.8), grey(0.1), grey(0.2)) == pytest.approx(0, abs=1e-6)
+
+
+SHIFT = torch.full((1, 1, 1, 1), 2.0)
+HALF_A_STOP_UNDER_WHITE = 0.5 ** (0.5 / 2.2)  # in the working encoding: 1.5 stops over white when shifted by 2
+
+
+def test_known_clipped_pixels_want_their_true_stops() -> None:
+    sdr, f = grey(HALF_A_STOP_UNDER_WHITE), grey(1.0)
+    right = losses.censored(grey(1.5), sdr, f, SHIFT)
+    assert right == pytest.approx(0, abs=1e-6)
+    assert losses.censored(grey(1.4), sdr, f, SHIFT) > right
+    assert losses.censored(grey(1.6), sdr, f, SHIFT) > right
+    assert losses.censored(grey(2.5), sdr, f, SHIFT) > losses.censored(grey(1.6), sdr, f, SHIFT)
+
+
+def test_where_the_source_clips_too_only_too_little_is_wrong() -> None:
+    sdr, f = grey(1.0), grey(1.0)
+    assert losses.censored(grey(2.0), sdr, f, SHIFT) == 0
+    assert losses.censored(grey(7.0), sdr, f, SHIFT) == 0
+    assert losses.censored(grey(1.0), sdr, f, SHIFT) > losses.censored(grey(1.5), sdr, f, SHIFT) > 0
+
+
+def test_pixels_that_do_not_clip_do_not_count() -> None:
+    sdr, f = grey(0.3).clone(), grey(0.6).clone()
+    f[..., 0] = 1.0
+    sdr[..., 0] = HALF_A_STOP_UNDER_WHITE
+    stops = grey(1.3).clone()
+    alone = losses.censored(grey(1.3)[..., :1], sdr[..., :1], f[..., :1], SHIFT)
+    stops[..., 1] = 99.0
+    assert losses.censored(stops, sdr, f, SHIFT) == pytest.approx(alone.item())
+
+
+def test_a_picture_without_a_clipped_pixel_teaches_nothing() -> None:
+    stops = grey(1.0).requires_grad_()
+    loss = losses.censored(stops, grey(0.3), grey(0.6), SHIFT)
+    loss.backward()
+    assert loss == 0
+    assert stops.grad is not None and (stops.grad == 0).all()
+
+
+def test_each_picture_of_a_batch_has_its_own_shift() -> None:
+    shifts = torch.tensor([1.0, 3.0])[:, None, None, None]
+    stops = torch.cat((grey(0.5), grey(2.5)))
+    both = torch.cat((grey(HALF_A_STOP_UNDER_WHITE),) * 2)
+    assert losses.censored(stops, both, torch.ones_like(both), shifts) == pytest.approx(0, abs=1e-6)
+    assert losses.censored(stops, both, torch.ones_like(both), shifts.flip(0)) > 0.1
