@@ -131,10 +131,11 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict]] = []
+        self.clip = vs.core.std.BlankClip()
 
-    def __call__(self, path: str, **arguments: object) -> str:
+    def __call__(self, path: str, **arguments: object) -> vs.VideoNode:
         self.calls.append((path, arguments))
-        return "clip"
+        return self.clip
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,20 @@ def test_source_filters_by_preference_and_their_index(
     assert off == without
     assert all(not f.calls for name, f in filters.items() if name != used)
     assert list(tmp_path.glob("a.*")) == [source]
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, -1), (180, 2), (270, 1)])
+def test_a_camera_held_upright(rotation: int, turns: int) -> None:
+    """`Rotation` is what a viewer must turn the picture by, clockwise; numpy turns the other way."""
+    halves = [vs.core.std.BlankClip(format=vs.GRAY8, width=6, height=4, length=1, color=code) for code in (20, 200)]
+    stack = vs.core.std.StackVertical(
+        [vs.core.std.StackHorizontal(halves), vs.core.std.StackHorizontal(halves[:1] * 2)]
+    )
+    clip = stack.std.SetFrameProps(Rotation=rotation, _SARNum=4, _SARDen=3)
+    with sources.upright(clip).get_frame(0) as turned, clip.get_frame(0) as lying:
+        assert np.array_equal(turned[0], np.rot90(np.asarray(lying[0]), turns))
+        assert turned.props["Rotation"] == 0
+        assert turned.props["_SARNum"] / turned.props["_SARDen"] == (3 / 4 if turns % 2 else 4 / 3)
 
 
 def test_no_source_filter_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

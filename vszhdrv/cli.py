@@ -1,6 +1,8 @@
 """The command line: arguments in, words and exit codes out.
 
     zhdrv INPUT [options]           learn from a clip, expand it, leave a run folder
+    zhdrv INPUT --out FILE          the same into one HDR10 or HLG file that plays
+    zhdrv levels INPUT              how bright the expansion gets, and what encoders want to hear about it
     zhdrv cache list|show|clear     the trained networks that are kept
 
 Exit codes: 0 done, 1 the work failed, 2 bad arguments, 130 interrupted. Words go to standard error; standard output has
@@ -11,25 +13,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from vszhdrv import arguments as grammar
 from vszhdrv.progress import Meters, duration
 
 if TYPE_CHECKING:
     import vapoursynth as vs
 
     from vszhdrv import Job
+    from vszhdrv.light import ClipLight
     from vszhdrv.runs import Run
     from vszhdrv.store import Entry
+    from vszhdrv.video import Look, Picture
 
 SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
 """Options that are settings of vszhdrv.Config by the same name; those not given are the preset's business."""
@@ -45,9 +48,10 @@ PICTURE_SHARE = 20
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    words = [normal(word) for word in (sys.argv[1:] if argv is None else argv)]
-    command, parser = (cache, cache_parser()) if words[:1] == ["cache"] else (expand, expand_parser())
-    arguments = parser.parse_args(words[1:] if command is cache else words)
+    words = [grammar.normal(word) for word in (sys.argv[1:] if argv is None else argv)]
+    commands = {"cache": (cache, grammar.cache_parser), "levels": (levels, grammar.levels_parser)}
+    command, parser = commands.get(words[0] if words else "", (expand, grammar.expand_parser))
+    arguments = parser().parse_args(words if command is expand else words[1:])
     try:
         command(arguments)
     except KeyboardInterrupt:
@@ -81,103 +85,17 @@ def say(text: str) -> None:
     print(f"zhdrv: {text}", file=sys.stderr, flush=True)
 
 
-# Arguments
+# The main job
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with errors in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        say(f"{message} (zhdrv --help lists the options)")
-        sys.exit(2)
-
-
-def normal(word: str) -> str:
-    """An option's name with underscores, whichever of - and _ it was typed with; anything else as it is."""
-    name, equals, value = word.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value if re.match(r"--\w", name) else word
-
-
-def number(kind: type[int] | type[float]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            return kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"must be a {'whole number' if kind is int else 'number'}, not {text!r}"
-            ) from None
-
-    return parse
-
-
-def frame_rate(text: str) -> Fraction:
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 0 < rate <= 1000 or rate.denominator > 1_000_000:
-        raise argparse.ArgumentTypeError(f"must be frames per second, such as 25, 23.976 or 24000/1001, not {text!r}")
-    return rate
-
-
-def nits(text: str) -> float:
-    value = number(float)(text)
-    if not (math.isfinite(value) and 0 < value <= 10_000):
-        raise argparse.ArgumentTypeError(f"must be over 0 and at most 10000 cd/m2, not {text}")
-    return value
-
-
-def expand_parser() -> Parser:
-    from vszhdrv import __version__
-
-    parser = Parser(
-        prog="zhdrv",
-        description="Learn from an SDR clip what its clipped pixels look like, and write it as HDR frames.",
-        epilog="zhdrv cache list|show KEY|clear shows and clears the trained networks that are kept. "
-        "Options may be typed with - or _.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "input",
-        metavar="INPUT",
-        type=Path,
-        help="a video file, a folder of .png frames, or one picture (--data_type image)",
-    )
-    add("--version", action="version", version=f"zhdrv {__version__}")
-    add("--preset", help="fast (default) or paper")
-    add("--n_exp_down", type=number(int), metavar="N", help="steps of two stops below the source (2)")
-    add("--n_exp_up", type=number(int), metavar="N", help="steps of two stops above the source (2)")
-    add("--epochs", type=number(int), metavar="N", help="rounds of training (the preset's)")
-    add("--lr", type=number(float), metavar="RATE", help="learning rate (the preset's)")
-    add("--alpha", type=number(float), metavar="A", help="weight of the temporal loss, 0 to 1 (the preset's)")
-    add("--seed", type=number(int), metavar="N", help="seed of all that is drawn at random (0)")
-    add("--device", metavar="DEVICE", default="auto", help="auto (default), cpu, cuda:0, ...")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
-    what.add_argument("--already_trained", action="store_true", help="use the network of an earlier run, never train")
-    add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
-    add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
-    add(
-        "--matrix_in",
-        metavar="NAME",
-        help="the source's matrix where it does not say, by resize's names (709, 470bg, ...)",
-    )
-    add("--transfer_in", metavar="NAME", help="the same for its transfer (709, srgb, linear, ...)")
-    add("--range_in", metavar="NAME", help="the same for its range (full, limited)")
-    depth = parser.add_mutually_exclusive_group()
-    depth.add_argument("--half", action="store_true", help="EXR files in 16-bit float (default)")
-    depth.add_argument("--float", action="store_true", help="EXR files in 32-bit float")
-    add(
-        "--compression",
-        metavar="NAME",
-        default="zip",
-        help="of the EXR files: none, zip (default), zips, piz, dwaa, dwab",
-    )
-    add("--white", type=nits, metavar="NITS", default=203.0, help="luminance of SDR white in cd/m2, for EXR (203)")
-    add("--runs", type=Path, metavar="DIR", default=Path("runs"), help="where the run folder goes (runs)")
-    add("--cache", metavar="DIR", help="where trained networks are kept; '' for nowhere")
-    return parser
+def expand(arguments: argparse.Namespace) -> None:
+    """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
+    if arguments.out is not None:
+        write_file(arguments)
+    elif arguments.hlg or arguments.overwrite:
+        raise ValueError(f"--{'hlg' if arguments.hlg else 'overwrite'} is for a file that plays: name it with --out")
+    else:
+        write_folder(arguments)
 
 
 def given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -185,34 +103,51 @@ def given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
-# The main job
-
-
-def expand(arguments: argparse.Namespace) -> None:
-    """INPUT to run folder: open, prepare, learn, expand."""
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were typed, for vszhdrv.Config. Raises ValueError where they are not accepted."""
     import vszhdrv
-    from vszhdrv import exr, runs, sources, store
 
-    cache_folder = store.folder(arguments.cache)
-    still = arguments.data_type == "image"
-    settings = given(arguments, SETTINGS)
-    vszhdrv.Config.from_preset(**settings, still=still)
-    output = {"compression": arguments.compression, "half": not arguments.float, "white": arguments.white}
-    exr.Header(**output)  # as above: what is wrong with the arguments is told before the input is opened
+    settings = {**given(arguments, SETTINGS), "still": arguments.data_type == "image"}
+    vszhdrv.Config.from_preset(**settings)
+    return settings
 
+
+def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]:
+    """INPUT as a clip, and the options for vszhdrv.prepare.
+
+    What is wrong with the arguments is to be told before: opening may take long.
+    """
+    from vszhdrv import sources, store
+
+    folder = store.folder(arguments.cache)
+    options = {**settings_of(arguments), **given(arguments, COLOUR), "device": arguments.device}
     clip = sources.open_clip(
-        arguments.input, still=still, fps=arguments.fps, index=cache_folder and cache_folder / "index", say=say
+        arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say
     )
-    options = {**settings, **given(arguments, COLOUR), "still": still, "device": arguments.device}
-    job = vszhdrv.prepare(clip, **options, cache=arguments.cache)
+    return clip, {**options, "cache": arguments.cache}
+
+
+def write_folder(arguments: argparse.Namespace) -> None:
+    """INPUT to run folder."""
+    import vszhdrv
+    from vszhdrv import exr, runs, video
+
+    settings_of(arguments)
+    output = {"compression": arguments.compression, "half": not arguments.float, "white": arguments.white}
+    exr.Header(**output)
+    look = video.Look(arguments.peak or 0.0, arguments.white)
+
+    clip, options = opened(arguments)
+    job = vszhdrv.prepare(clip, **options)
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
-    identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **output}
+    look_and_output = {**output, "peak": look.peak}
+    identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **look_and_output}
     run = runs.run_folder(arguments.runs, name, job.config, identity)
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
 
     if arguments.already_trained:
         if run.trained is not None:
-            job = vszhdrv.prepare(clip, **options, cache=arguments.cache, weights=str(run.trained))
+            job = vszhdrv.prepare(clip, **options, weights=str(run.trained))
         elif not job.look_up():
             raise RuntimeError(
                 "--already_trained: there is no network for this clip and these settings, "
@@ -225,18 +160,18 @@ def expand(arguments: argparse.Namespace) -> None:
             **{f"colour_{name}": value for name, value in asdict(job.colour).items()},
             "device": arguments.device,
             "key": identity["key"],
-            **output,
+            **look_and_output,
             "version": vszhdrv.__version__,
         }
     )
     learn(job, run)
     if not arguments.train_only:
-        write_frames(job, clip, run, output)
+        write_frames(job, clip, run, look, output)
     say(f"done: {run.folder}")
 
 
-def learn(job: Job, run: Run) -> None:
-    """Train, or find the trained network; the run folder follows while it happens and is complete afterwards."""
+def learn(job: Job, run: Run | None = None) -> None:
+    """Train, or find the trained network; a run folder follows while it happens and is complete afterwards."""
     epochs = 0
     next_pictures = time.monotonic()
     with log_told(), closing(job.learn()) as events, Meters(say, LINE_SECONDS) as meters:
@@ -246,7 +181,7 @@ def learn(job: Job, run: Run) -> None:
                 say(f"training takes about {duration(event.seconds_left or 0)}")
             else:
                 meters.show(event.kind, event.done, event.total, event.seconds_left)
-            if event.progress is None:
+            if run is None or event.progress is None:
                 continue
             if len(event.progress.rows) > epochs:
                 epochs = len(event.progress.rows)
@@ -256,6 +191,8 @@ def learn(job: Job, run: Run) -> None:
                 run.write_pictures(job.recs())
                 finished = time.monotonic()
                 next_pictures = finished + max(PICTURE_SECONDS, PICTURE_SHARE * (finished - started))
+    if run is None:
+        return
     assert job.trained is not None
     run.write_log(json.loads(job.trained.metadata["log"]))
     if job.trained.path != run.trained or run.trained is None:
@@ -278,11 +215,11 @@ def log_told() -> Iterator[None]:
         vs.core.remove_log_handler(handle)
 
 
-def write_frames(job: Job, clip: vs.VideoNode, run: Run, output: dict[str, Any]) -> None:
+def write_frames(job: Job, clip: vs.VideoNode, run: Run, look: Look, output: dict[str, Any]) -> None:
     """The EXR files that are not there yet, and the preview of the frame that gained most."""
-    from vszhdrv import exr, runs
+    from vszhdrv import exr, runs, video
 
-    hdr = job.expand()
+    hdr = video.graded(job, look, measured=False)
     sequence = exr.Sequence(run.frame_pattern, exr.header_of(clip, job.colour.primaries, **output))
     missing = runs.missing_frames(hdr, sequence)
     if len(missing) < hdr.num_frames:
@@ -302,21 +239,85 @@ def write_frames(job: Job, clip: vs.VideoNode, run: Run, output: dict[str, Any])
             run.write_pictures(runs.exposures(*pictures))
 
 
+# Files that play, and their light levels
+
+
+def write_file(arguments: argparse.Namespace) -> None:
+    """INPUT to one HDR10 or HLG file. The network is kept in the store alone."""
+    import vszhdrv
+    from vszhdrv import store, video
+
+    if arguments.train_only:
+        raise ValueError("--out writes what --train_only does not make: leave one of them out")
+    settings_of(arguments)
+    look = video.Look(video.PEAK_NITS if arguments.peak is None else arguments.peak, arguments.white, arguments.hlg)
+    video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
+    video.find_programs()
+
+    clip, options = opened(arguments)
+    job = vszhdrv.prepare(clip, **options)
+    say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; to {arguments.out}")
+    if arguments.already_trained and not job.look_up():
+        raise RuntimeError("--already_trained: there is no network for this clip and these settings in the cache")
+    learn(job)
+
+    durations: list[Fraction] = []
+    with closing(video.durations(clip)) as reading, Meters(say, LINE_SECONDS) as meters:
+        for duration_of_frame in reading:
+            durations.append(duration_of_frame)
+            meters.show("reading times", len(durations), clip.num_frames)
+    signal = video.signal(video.graded(job, look, measured=not look.hlg), look)
+    held: dict[int, Picture] = {}
+    light = None if look.hlg else measured(job, look, signal, store.folder(arguments.cache), held)
+    if light is not None:
+        say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
+    content = video.Content(video.Timing(durations), light, job.colour.primaries)
+    written = video.write(signal, held, look, content, arguments.input, arguments.out)
+    with closing(written) as frames, Meters(say, LINE_SECONDS) as meters:
+        for done in frames:
+            meters.show("encoding", done, signal.num_frames)
+    say(f"done: {arguments.out}")
+
+
+def levels(arguments: argparse.Namespace) -> None:
+    """zhdrv levels INPUT."""
+    import vszhdrv
+    from vszhdrv import light, store, video
+
+    settings_of(arguments)
+    look = video.Look(video.PEAK_NITS if arguments.peak is None else arguments.peak, arguments.white)
+    clip, options = opened(arguments)
+    job = vszhdrv.prepare(clip, **options)
+    learn(job)
+    found = measured(job, look, video.graded(job, look, measured=True), store.folder(arguments.cache))
+    print(f"MaxCLL: {found.max_cll:.0f} nits")
+    print(f"MaxFALL: {found.max_fall:.0f} nits")
+    for name, line in light.encoder_arguments(found, job.colour.primaries, look.peak).lines().items():
+        print(f"{name}: {line}")
+
+
+def measured(
+    job: Job, look: Look, clip: vs.VideoNode, cache_folder: Path | None, held: dict[int, Picture] | None = None
+) -> ClipLight:
+    """The clip's light levels: those kept in the cache, the rest from `clip`'s frames, as video.measure takes them."""
+    from vszhdrv import light, video
+
+    size = job.clip.num_frames, job.clip.width, job.clip.height
+    key = video.light_key(job, look)
+    path = cache_folder and cache_folder / "light" / f"{key}.npz"
+    found = (path and light.ClipLight.load(path, key)) or light.ClipLight(*size)
+    try:
+        with closing(video.measure(clip, found, held)) as frames, Meters(say, LINE_SECONDS) as meters:
+            for done, total in frames:
+                meters.show("measuring", done, total)
+    finally:  # also what an interrupted run has measured
+        if path:
+            with suppress(OSError):  # the store has told already that it can't keep anything there
+                found.save(path, key)
+    return found
+
+
 # The networks that are kept
-
-
-def cache_parser() -> Parser:
-    parser = Parser(
-        prog="zhdrv cache", description="Show and clear the trained networks that are kept.", allow_abbrev=False
-    )
-    parser.add_argument("--cache", metavar="DIR", help="the folder, if it is not the usual one")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|clear")
-    actions.add_parser("list", help="every network: key, size, when it was last used, settings")
-    actions.add_parser("show", help="all that is known about one network").add_argument("key", metavar="KEY")
-    actions.add_parser("clear", help="remove all networks").add_argument(
-        "--yes", action="store_true", help="without asking"
-    )
-    return parser
 
 
 def cache(arguments: argparse.Namespace) -> None:

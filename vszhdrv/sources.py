@@ -45,7 +45,7 @@ def open_clip(
         return read_pictures([source], fps or DEFAULT_FPS, say)
     if fps is not None:
         raise ValueError(f"--fps {fps} is for picture sequences, and INPUT {source} is a file with a rate of its own")
-    return read_video(source, index)
+    return upright(read_video(source, index))
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
@@ -82,6 +82,23 @@ def read_video(source: Path, index: Path | None) -> vs.VideoNode:
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
+
+
+def upright(clip: vs.VideoNode) -> vs.VideoNode:
+    """The clip turned as its first frame's `Rotation` (degrees, clockwise) asks for, by quarters.
+
+    FFMS2 leaves to others what the file says about the camera's position; BestSource does it itself, and says 0 then.
+    """
+    with clip.get_frame(0) as frame:
+        rotation, sar = frame.props.get("Rotation", 0), (frame.props.get("_SARDen", 1), frame.props.get("_SARNum", 1))
+    if rotation not in (90, 180, 270):
+        return clip
+    if rotation == 180:
+        turned = clip.std.Turn180()
+    else:
+        turned = clip.std.Transpose().std.SetFrameProps(_SARNum=sar[0], _SARDen=sar[1])
+        turned = turned.std.FlipHorizontal() if rotation == 90 else turned.std.FlipVertical()
+    return turned.std.SetFrameProps(Rotation=0)
 
 
 def index_name(source: Path) -> str:

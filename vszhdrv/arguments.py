@@ -1,0 +1,174 @@
+"""What may be typed on the command line: the parsers of `zhdrv`, `zhdrv levels` and `zhdrv cache`.
+
+Apart from cli.py because what the words mean and what is done about them are two subjects. Nothing heavy is imported:
+a mistyped word is told at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"zhdrv: {message} (zhdrv --help lists the options)\n")
+
+
+def normal(word: str) -> str:
+    """An option's name with underscores, whichever of - and _ it was typed with; anything else as it is."""
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if re.match(r"--\w", name) else word
+
+
+def number(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"must be a {'whole number' if kind is int else 'number'}, not {text!r}"
+            ) from None
+
+    return parse
+
+
+def frame_rate(text: str) -> Fraction:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000 or rate.denominator > 1_000_000:
+        raise argparse.ArgumentTypeError(f"must be frames per second, such as 25, 23.976 or 24000/1001, not {text!r}")
+    return rate
+
+
+def nits(text: str) -> float:
+    value = number(float)(text)
+    if not (math.isfinite(value) and 0 < value <= 10_000):
+        raise argparse.ArgumentTypeError(f"must be over 0 and at most 10000 cd/m2, not {text}")
+    return value
+
+
+def nits_or_none(text: str) -> float:
+    return 0.0 if number(float)(text) == 0 else nits(text)
+
+
+def expand_parser() -> Parser:
+    """zhdrv INPUT [options]."""
+    from vszhdrv import __version__
+
+    parser = Parser(
+        prog="zhdrv",
+        description="Learn from an SDR clip what its clipped pixels look like, and write it as HDR: a run folder with "
+        "EXR frames, or with --out one file that plays.",
+        epilog="zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
+        "zhdrv cache list|show KEY|clear shows and clears the trained networks that are kept. "
+        "Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"zhdrv {__version__}")
+    _learning(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
+    what.add_argument("--already_trained", action="store_true", help="use the network of an earlier run, never train")
+    _look(parser, "1000 with --out, 0 for EXR")
+
+    frames = parser.add_argument_group("EXR frames")
+    frames.add_argument(
+        "--runs", type=Path, metavar="DIR", default=Path("runs"), help="where the run folder goes (runs)"
+    )
+    depth = frames.add_mutually_exclusive_group()
+    depth.add_argument("--half", action="store_true", help="16-bit float (default)")
+    depth.add_argument("--float", action="store_true", help="32-bit float")
+    frames.add_argument(
+        "--compression", metavar="NAME", default="zip", help="none, zip (default), zips, piz, dwaa, dwab"
+    )
+
+    file = parser.add_argument_group(
+        "one file that plays",
+        "10-bit HEVC in BT.2020 by ffmpeg (libx265, crf 16), with the input's audio, timestamps and pixel shape. No "
+        "run folder is made: the network is kept in the cache. HDR10 is measured before it is encoded; frames beyond "
+        "1 GB of memory are expanded twice for it. Odd sizes get one more column or row, a copy of the last.",
+    )
+    file.add_argument("--out", type=Path, metavar="FILE", help=".mkv or .mp4 to write")
+    file.add_argument("--hlg", action="store_true", help="HLG instead of HDR10")
+    file.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
+    return parser
+
+
+def levels_parser() -> Parser:
+    """zhdrv levels INPUT [options]."""
+    parser = Parser(
+        prog="zhdrv levels",
+        description="Measure a clip's expansion as it would be delivered (BT.2020, below the peak): MaxCLL, MaxFALL "
+        "and the arguments that encoders want, on standard output. The figures are kept: a second time costs nothing.",
+        epilog="Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    _learning(parser)
+    _look(parser, "1000")
+    return parser
+
+
+def cache_parser() -> Parser:
+    """zhdrv cache list|show KEY|clear."""
+    parser = Parser(
+        prog="zhdrv cache", description="Show and clear the trained networks that are kept.", allow_abbrev=False
+    )
+    parser.add_argument("--cache", metavar="DIR", help="the folder, if it is not the usual one")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|clear")
+    actions.add_parser("list", help="every network: key, size, when it was last used, settings")
+    actions.add_parser("show", help="all that is known about one network").add_argument("key", metavar="KEY")
+    actions.add_parser("clear", help="remove all networks").add_argument(
+        "--yes", action="store_true", help="without asking"
+    )
+    return parser
+
+
+def _learning(parser: Parser) -> None:
+    """What is learned from, how, and where it is kept."""
+    add = parser.add_argument
+    add(
+        "input",
+        metavar="INPUT",
+        type=Path,
+        help="a video file, a folder of .png frames, or one picture (--data_type image)",
+    )
+    add("--preset", help="fast (default) or paper")
+    add("--n_exp_down", type=number(int), metavar="N", help="steps of two stops below the source (2)")
+    add("--n_exp_up", type=number(int), metavar="N", help="steps of two stops above the source (2)")
+    add("--epochs", type=number(int), metavar="N", help="rounds of training (the preset's)")
+    add("--lr", type=number(float), metavar="RATE", help="learning rate (the preset's)")
+    add("--alpha", type=number(float), metavar="A", help="weight of the temporal loss, 0 to 1 (the preset's)")
+    add("--seed", type=number(int), metavar="N", help="seed of all that is drawn at random (0)")
+    add("--device", metavar="DEVICE", default="auto", help="auto (default), cpu, cuda:0, ...")
+    add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
+    add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
+    add(
+        "--matrix_in",
+        metavar="NAME",
+        help="the source's matrix where it does not say, by resize's names (709, 470bg, ...)",
+    )
+    add("--transfer_in", metavar="NAME", help="the same for its transfer (709, srgb, linear, ...)")
+    add("--range_in", metavar="NAME", help="the same for its range (full, limited)")
+    add("--cache", metavar="DIR", help="where trained networks and light levels are kept; '' for nowhere")
+
+
+def _look(parser: Parser, peak: str) -> None:
+    """How bright the result is."""
+    add = parser.add_argument
+    add("--white", type=nits, metavar="NITS", default=203.0, help="luminance of SDR white in cd/m2 (203)")
+    add(
+        "--peak",
+        type=nits_or_none,
+        metavar="NITS",
+        help=f"roll highlights off so that nothing is brighter, 0: nothing is done ({peak})",
+    )

@@ -1,0 +1,402 @@
+"""Frames into an ffmpeg child process: HDR10 and HLG files that play, and the measuring that HDR10 needs first.
+
+Apart from the command line because arguments and words are one subject and encoding another. ffmpeg gets raw frames
+with timestamps on its standard input (matroska.py), copies the source's audio beside them, and writes under a temporary
+name: the target is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vszhdrv import __version__, light, matroska
+from vszhdrv.exr import CHROMATICITIES
+from vszhdrv.runs import requested
+
+if TYPE_CHECKING:
+    import vapoursynth as vs
+
+    from vszhdrv import Job
+
+CONTAINERS = {".mkv": "matroska", ".mp4": "mp4"}
+PEAK_NITS = 1000.0
+"""Highlights of a file are rolled off below this, unless the user says otherwise: what most HDR displays reach."""
+HLG_PEAK_NITS = 1000.0
+"""The display for which HLG's signal is made: nominal peak of ITU-R BT.2100, where its system gamma is 1.2."""
+HELD_BYTES = 2**30
+"""Frames expanded while measuring are held for the encoder up to this much; the others are expanded again."""
+QUALITY = ("-preset", "medium", "-crf", "16")
+"""libx265's: visually lossless for the small errors that HDR displays show, at a fifth of a lossless file or less."""
+LAST_LINES = 3
+"""So much of ffmpeg's last words enters an error."""
+
+LIT = "ZhdrvLit"
+"""Frame property: where the frame is not black (FrameLight.lit), as computed beside PLSceneMax and PLSceneAvg."""
+
+Picture = list[NDArray[np.uint16]]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How linear light becomes a signal.
+
+    peak: nits that nothing exceeds; 0 = no limit. white: nits of SDR white. hlg: HLG, else PQ (HDR10).
+    Raises ValueError, one sentence, where these don't go together.
+    """
+
+    peak: float
+    white: float
+    hlg: bool = False
+
+    def __post_init__(self) -> None:
+        highest = HLG_PEAK_NITS if self.hlg else light.PQ_MAX_NITS
+        if not self.white < self.peak <= highest and (self.peak or self.hlg):
+            none = "" if self.hlg else "0 for none, or "
+            raise ValueError(
+                f"peak must be {none}over white ({self.white:g} nits) and at most {highest:g} nits"
+                f"{' for HLG' if self.hlg else ''}, not {self.peak:g}"
+            )
+
+
+# The programs
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where ffmpeg and ffprobe are."""
+
+    ffmpeg: str
+    ffprobe: str
+
+
+def find_programs() -> Programs:
+    """The system's ffmpeg, checked for what is needed of it.
+
+    Raises RuntimeError where there is none, or none that writes 10-bit HEVC.
+    """
+    ffmpeg, ffprobe = shutil.which("ffmpeg"), shutil.which("ffprobe")
+    if ffmpeg is None or ffprobe is None:
+        raise RuntimeError("--out needs the programs ffmpeg and ffprobe on PATH: install ffmpeg")
+    about = subprocess.run([ffmpeg, "-hide_banner", "-h", "encoder=libx265"], capture_output=True, text=True)
+    if "yuv420p10le" not in about.stdout:
+        raise RuntimeError(f"--out needs an ffmpeg with 10-bit libx265, and {ffmpeg} has none")
+    return Programs(ffmpeg, ffprobe)
+
+
+def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
+    """Raises ValueError, one sentence, where `target` can't or may not be written."""
+    if target.suffix.lower() not in CONTAINERS:
+        raise ValueError(f"--out must end in {' or '.join(CONTAINERS)}, not {target.name!r}")
+    if not target.absolute().parent.is_dir():
+        raise ValueError(f"--out {target} is in a folder that does not exist")
+    if target.exists():
+        if source.exists() and target.samefile(source):
+            raise ValueError(f"--out {target} is the input itself")
+        if not (overwrite and target.is_file()):
+            raise ValueError(f"--out {target} exists already{': --overwrite replaces it' if target.is_file() else ''}")
+
+
+# Linear light to signal
+
+
+def graded(job: Job, look: Look, *, measured: bool) -> vs.VideoNode:
+    """The clip's expansion below the peak: RGBS, linear light, 1.0 = SDR white.
+
+    `measured`: every frame carries its light levels as properties, for `measure`. They are computed where the frame is,
+    because only there it is at hand.
+    """
+    if not (look.peak or measured):
+        return job.expand()
+
+    def compute(expander: Any, linear: NDArray[Any]) -> Any:
+        hdr = light.shoulder(expander.expand(linear), look.peak, look.white)
+        if not measured:
+            return hdr
+        levels = light.frame_light(hdr, look.white, job.colour.primaries)
+        return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits, LIT: list(levels.lit)}
+
+    return job.expand(compute)
+
+
+def signal(hdr: vs.VideoNode, look: Look) -> vs.VideoNode:
+    """Linear RGBS (1.0 = SDR white, any primaries) as the 10-bit signal: YUV420P10, BT.2020, PQ or HLG, limited range.
+
+    4:2:0 has no odd sizes: there the last column or row is repeated once. Chroma is sited top left, as BT.2020 has it.
+    """
+    import vapoursynth as vs
+
+    if hdr.width % 2 or hdr.height % 2:
+        width, height = (size + size % 2 for size in (hdr.width, hdr.height))
+        hdr = hdr.resize.Point(width=width, height=height, src_width=width, src_height=height)
+    if look.hlg:
+        hdr = hlg(hdr, look.white)
+    return hdr.resize.Bicubic(
+        format=vs.YUV420P10,
+        matrix=vs.MATRIX_BT2020_NCL,
+        primaries=vs.PRIMARIES_BT2020,
+        transfer=vs.TRANSFER_ARIB_B67 if look.hlg else vs.TRANSFER_ST2084,
+        range=vs.RANGE_LIMITED,
+        chromaloc=vs.CHROMA_TOP_LEFT,
+        nominal_luminance=look.white,
+        dither_type="error_diffusion",
+    )
+
+
+def hlg(hdr: vs.VideoNode, white: float) -> vs.VideoNode:
+    """Linear display light (RGBS, 1.0 = `white` nits) as HLG's R'G'B' in BT.2020 for the nominal display of 1000 nits.
+
+    ITU-R BT.2100-2, table 5: the OOTF's inverse, E = F Y^((1 - g) / g) with g = 1.2 and F, Y relative to the peak, then
+    the OETF. By hand because resize takes the gamma of each channel by itself, where the recommendation and displays
+    take that of the luminance: pure blue would come out by a tenth too dark.
+    """
+    import vapoursynth as vs
+
+    wide = hdr.resize.Bicubic(primaries=vs.PRIMARIES_BT2020)
+    planes = wide.std.SplitPlanes()
+    scale = white / HLG_PEAK_NITS
+    luminance = f"x 0.2627 * y 0.6780 * + z 0.0593 * + {scale} * {2.0**-24} max"
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    encoded = []
+    for name in "xyz":
+        scene = f"{name} 0 max {scale} * {luminance} {(1 - 1.2) / 1.2} pow *"
+        curve = f"{scene} dup {1 / 12} > swap dup 12 * {b} - {2.0**-24} max log {a} * {c} + swap 3 * sqrt ?"
+        encoded.append(vs.core.std.Expr(planes, curve))
+    joined = vs.core.std.ShufflePlanes(encoded, planes=[0, 0, 0], colorfamily=vs.RGB)
+    return joined.std.CopyFrameProps(wide).std.SetFrameProps(_Transfer=vs.TRANSFER_ARIB_B67)
+
+
+# Light levels
+
+
+def light_key(job: Job, look: Look) -> str:
+    """A name for a clip's light levels: of the network and of all else that decides them."""
+    assert job.trained is not None
+    facts = {
+        "network": dict(job.trained.metadata),
+        "n_exp": [job.config.n_exp_down, job.config.n_exp_up],
+        "peak": look.peak,
+        "white": look.white,
+        "version": __version__,
+    }
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def measure(
+    clip: vs.VideoNode, levels: light.ClipLight, held: dict[int, Picture] | None = None
+) -> Generator[tuple[int, int]]:
+    """Enter the light of the frames that `levels` misses; yields how many of how many.
+
+    clip: what `graded` returned as measured, or the `signal` made of it. held: takes the frames' planes by their number
+    until HELD_BYTES are full, so that an encoder need not ask for them again.
+    """
+    missing = levels.missing
+    size = 0
+    with closing(requested(clip, missing)) as frames:
+        for done, (n, frame) in enumerate(frames, 1):
+            red, green, blue = (float(nits) for nits in frame.props["PLSceneMax"])
+            left, top, right, bottom = (int(edge) for edge in frame.props[LIT])
+            average = float(frame.props["PLSceneAvg"])
+            levels.add(
+                n, light.FrameLight(max(red, green, blue), average, (red, green, blue), (left, top, right, bottom))
+            )
+            if held is not None and size < HELD_BYTES:
+                held[n] = planes(frame)
+                size += sum(plane.nbytes for plane in held[n])
+            yield done, len(missing)
+
+
+def planes(frame: vs.VideoFrame) -> Picture:
+    """Copies of a frame's planes, without the padding of their rows."""
+    return [np.array(np.asarray(frame[plane]), order="C") for plane in range(frame.format.num_planes)]
+
+
+# Time
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long each frame is shown, in seconds."""
+
+    durations: list[Fraction]
+
+    @property
+    def starts(self) -> list[Fraction]:
+        """When each frame is shown first; frame 0 at 0."""
+        return list(accumulate(self.durations[:-1], initial=Fraction(0)))
+
+    @property
+    def constant(self) -> Fraction | None:
+        """The one duration of all frames; None where they differ."""
+        return self.durations[0] if len(set(self.durations)) == 1 else None
+
+    @property
+    def unit(self) -> Fraction:
+        """The longest time of which every duration is a multiple: in it all timestamps are whole numbers."""
+        different = set(self.durations)
+        unit = Fraction(math.gcd(*(d.numerator for d in different)), math.lcm(*(d.denominator for d in different)))
+        return unit if unit.denominator < 2**31 else Fraction(1, 1_000_000)  # ffmpeg's fractions are of 32 bits
+
+
+def durations(source: vs.VideoNode) -> Generator[Fraction]:
+    """Every frame's duration in seconds, in order.
+
+    From `_DurationNum` and `_DurationDen`: the clip's rate is no more than an average where the file's varies. A frame
+    without them, such as BestSource's last, lasts as long as the one before.
+    """
+    duration = 1 / Fraction(source.fps) if source.fps else Fraction(1, 24)
+    with closing(requested(source, range(source.num_frames))) as frames:
+        for _, frame in frames:
+            number, unit = (int(frame.props.get(f"_Duration{part}", 0)) for part in ("Num", "Den"))
+            if number > 0 and unit > 0:
+                duration = Fraction(number, unit)
+            yield duration
+
+
+def audio_delay(programs: Programs, source: Path) -> float | None:
+    """By how many seconds ffmpeg must shift `source` so that its first picture is at 0; None where it has no audio.
+
+    ffmpeg itself shifts a file so that its first stream begins at 0, which need not be the pictures'.
+    """
+    command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
+    probed = subprocess.run(
+        [*command, "stream=codec_type,start_time:format=start_time", source.resolve()], capture_output=True, text=True
+    )
+    if probed.returncode:
+        raise RuntimeError(f"ffprobe can't read {source}: {probed.stderr.strip()}")
+    found = json.loads(probed.stdout)
+    starts = {stream["codec_type"]: stream.get("start_time") for stream in reversed(found["streams"])}
+    if "audio" not in starts:
+        return None
+    return float(found["format"].get("start_time") or 0) - float(starts.get("video") or 0)
+
+
+# The file
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file says about its frames: when they are shown, for HDR10 their light, and the source's primaries
+    (ITU-T H.273), which tell a mastering display that had all of its colours."""
+
+    timing: Timing
+    levels: light.ClipLight | None
+    primaries: int
+
+
+def write(
+    clip: vs.VideoNode, held: dict[int, Picture], look: Look, content: Content, source: Path, target: Path
+) -> Generator[int]:
+    """Encode a clip that `signal` returned to `target`, with the audio of `source`; yields how many frames are written.
+
+    held: frames of it that are there already, taken out as they are used.
+
+    Raises RuntimeError where ffmpeg is missing or fails, with its last lines. The target is there whole or not at all.
+    """
+    programs = find_programs()
+    part = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
+    mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, look.peak)
+    times = content.timing
+    transfer = 18 if look.hlg else 16
+    track = matroska.Track(clip.width, clip.height, sample_aspect(clip), transfer, times.constant, mastering)
+    command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y", "-f", "matroska", "-i", "pipe:0"]
+    delay = audio_delay(programs, source) if source.is_file() else None
+    if delay is not None:
+        command += ["-itsoffset", f"{delay:.6f}", "-i", str(source.resolve())]
+    command += ["-map", "0:v"] if delay is None else ["-map", "0:v", "-map", "1:a", "-c:a", "copy"]
+    command += [*encoder(content, look), *QUALITY, "-enc_time_base", f"{times.unit.numerator}:{times.unit.denominator}"]
+    if target.suffix.lower() == ".mp4":
+        command += ["-tag:v", "hvc1", "-movflags", "+faststart"]  # Apple's players open no hev1
+    try:
+        yield from feed(
+            [*command, "-f", CONTAINERS[target.suffix.lower()], str(part.absolute())], clip, held, track, times
+        )
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def encoder(content: Content, look: Look) -> list[str]:
+    """ffmpeg's options for the video: codec, colour, metadata."""
+    if content.levels is not None:
+        options = light.encoder_arguments(content.levels, content.primaries, look.peak).ffmpeg_x265
+    else:
+        transfer = "arib-std-b67" if look.hlg else "smpte2084"
+        tags = {"-color_primaries": "bt2020", "-color_trc": transfer, "-colorspace": "bt2020nc", "-color_range": "tv"}
+        parameters = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=limited:repeat-headers=1"
+        options = ["-c:v", "libx265", *(word for tag in tags.items() for word in tag), "-x265-params", parameters]
+    return [*options[:-1], f"{options[-1]}:chromaloc=2:log-level=error"]
+
+
+def mastering_of(levels: light.ClipLight, primaries: int, peak: float) -> matroska.Mastering:
+    """The metadata that `light.encoder_arguments` gives the encoder, for the container."""
+    cll, fall = (max(1, round(nits)) for nits in (levels.max_cll, levels.max_fall))
+    display = CHROMATICITIES[light.mastering_primaries(primaries)]
+    return matroska.Mastering(display, peak or cll, light.MASTERING_BLACK_NITS, cll, fall)
+
+
+def sample_aspect(clip: vs.VideoNode) -> Fraction:
+    """The width of a pixel over its height, as the first frame says."""
+    with clip.get_frame(0) as frame:
+        width, height = (int(frame.props.get(f"_SAR{part}", 0)) for part in ("Num", "Den"))
+    return Fraction(width, height) if width > 0 and height > 0 else Fraction(1)
+
+
+def feed(
+    command: list[str], clip: vs.VideoNode, held: dict[int, Picture], track: matroska.Track, times: Timing
+) -> Generator[int]:
+    """Run a program that reads the clip as a Matroska stream; yields how many frames it has been given.
+
+    Raises RuntimeError with the program's last lines where it fails. Whoever stops in between ends the program.
+    """
+    others = [n for n in range(clip.num_frames) if n not in held]
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words) as program,
+    ):
+        assert program.stdin is not None
+        whole = False
+        try:
+            with closing(requested(clip, others)) as frames:
+                program.stdin.write(matroska.header(track))
+                for n, (start, duration) in enumerate(zip(times.starts, times.durations, strict=True)):
+                    picture = held.pop(n, None) or planes(next(frames)[1])
+                    size = sum(plane.nbytes for plane in picture)
+                    program.stdin.write(matroska.frame_header(start, duration, size))
+                    for plane in picture:
+                        program.stdin.write(plane.data)
+                    yield n + 1
+            program.stdin.close()
+            whole = True
+        except BrokenPipeError:
+            pass  # it has ended, and says why
+        except BaseException:
+            program.kill()
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                program.stdin.close()
+        if program.wait() or not whole:
+            raise RuntimeError(f"ffmpeg failed: {last_lines(words)}")
+
+
+def last_lines(words: IO[bytes]) -> str:
+    """The end of what a program said, in one line."""
+    words.seek(0)
+    lines = [line.strip() for line in words.read().decode(errors="replace").splitlines() if line.strip()]
+    return "; ".join(lines[-LAST_LINES:]) or "it says nothing"
