@@ -41,7 +41,7 @@ class Expander:
         self.config = config
         self.device = device
         self.precision = precision
-        self.tile = tile
+        self.tile = tile and whole_strides(*tile, network)
 
     @torch.inference_mode()
     def __call__(self, linear: Tensor) -> Tensor:
@@ -100,6 +100,8 @@ def merge(stack: dict[int, Tensor]) -> Tensor:
 
     Values are `(batch, 3, height, width)`, working encoding; the result's 1.0 is the white of exposure 0.
     """
+    if len(stack) == 1:  # where a single picture is black or white, it would have no weight
+        return camera.decode(stack[0])
     luma = next(iter(stack.values())).new_tensor(camera.LUMA)[:, None, None]
     weighted, weights = torch.zeros(()), torch.zeros(())
     for k, x in stack.items():
@@ -121,8 +123,8 @@ def _any(mask: Tensor) -> Tensor:
 
 
 def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
-    """Tile height and width in pixels: the fewest equal tiles of at most TILE_BLOCKS, from frame size and network alone,
-    so that every process computes the same bits."""
+    """Tile height and width in pixels: the fewest equal tiles of at most TILE_BLOCKS, from the frame's size and the
+    network alone, so that every process computes the same bits."""
     most = TILE_BLOCKS * network.fold**2
     rows = columns = 1
     while -(-height // rows) * -(-width // columns) > most:
@@ -130,11 +132,13 @@ def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
             rows += 1
         else:
             columns += 1
+    return whole_strides(-(-height // rows), -(-width // columns), network)
 
-    def up(size: int) -> int:
-        return -(-size // network.multiple) * network.multiple
 
-    return up(-(-height // rows)), up(-(-width // columns))
+def whole_strides(height: int, width: int, network: UNet) -> tuple[int, int]:
+    """The smallest tile of this size or more that is whole strides of the network: all tiles must begin on one."""
+    multiple = network.multiple
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def tiled(network: UNet, x: Tensor, tile: tuple[int, int]) -> Tensor:
