@@ -1,0 +1,214 @@
+"""From a stack of exposures to HDR, and from whole frames to tiles."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vszhdrv.zhdrv import camera, expansion
+from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.expansion import Expander, default_tile, exposures, merge, show, tiled
+from vszhdrv.zhdrv.network import UNet, new_network
+
+CPU = torch.device("cpu")
+STEP = camera.gain(-2)  # 0.5325
+E = 0.25 / 255
+RATIO = (4, 8, 8), "ratio", 1
+STOPS = (4, 8, 8), "stops", 2
+
+
+def small(preset: str, **settings: object) -> tuple[UNet, Config]:
+    """A network of a preset's kind, made narrow."""
+    config = replace(Config.from_preset(preset, **settings), widths=(4, 8, 8))
+    return new_network(config.widths, config.head, config.fold, 5), config
+
+
+def expander(preset: str, tile: tuple[int, int] | None = None, **settings: object) -> Expander:
+    network, config = small(preset, **settings)
+    return Expander(network, config, CPU, "fp32", tile)
+
+
+def counted(answers: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """A network, and the pictures that it is asked about."""
+    asked: list[Tensor] = []
+
+    def predict(x: Tensor) -> Tensor:
+        asked.append(x)
+        return answers(x)
+
+    return predict, asked
+
+
+def ramp(low: float, high: float, height: int = 8, width: int = 64) -> Tensor:
+    """Grey radiance in equal steps of stops, (1, 3, height, width)."""
+    return torch.logspace(low, high, width, base=2).expand(1, 3, height, width).contiguous()
+
+
+@pytest.mark.parametrize(("down", "up", "calls"), [(2, 2, 3), (3, 2, 4), (1, 1, 1), (2, 0, 2), (0, 2, 2), (0, 0, 0)])
+def test_the_first_step_down_and_the_first_up_share_an_answer(down: int, up: int, calls: int) -> None:
+    predict, asked = counted(lambda x: torch.full_like(x, 0.6))
+    stack = exposures(predict, torch.rand(1, 3, 8, 8), down, up)
+    assert len(asked) == calls
+    assert sorted(stack) == list(range(-down, up + 1))
+
+
+def test_the_stack_by_hand() -> None:
+    sdr = torch.tensor([0.1, 0.5, 1.0]).expand(1, 3, 1, 3)
+    predict, asked = counted(lambda x: torch.full_like(x, 0.6 if x.max() == 1 else 0.8))
+    stack = exposures(predict, sdr, 2, 2)
+    assert torch.allclose(stack[-1], sdr * 0.6)
+    assert torch.allclose(stack[-2], sdr * 0.6 * 0.8)
+    assert torch.allclose(stack[1], (sdr / (0.6 + E)).clamp(max=1))
+    assert torch.allclose(stack[2], (sdr / (0.6 + E) ** 2).clamp(max=1))  # the brighter picture clips: 0.6 again
+    assert [id(x) for x in asked] == [id(stack[0]), id(stack[-1]), id(stack[1])]
+
+
+def test_no_step_down_is_larger_than_two_stops() -> None:
+    predict, _ = counted(lambda x: torch.full_like(x, 0.1))
+    stack = exposures(predict, torch.ones(1, 3, 2, 2), 2, 0)
+    assert torch.allclose(stack[-1], torch.tensor(STEP))
+    assert torch.allclose(stack[-2], torch.tensor(STEP**2))
+
+
+@pytest.mark.parametrize(("down", "up"), [(2, 2), (3, 0), (0, 2), (1, 1)])
+def test_a_true_stack_gives_the_radiance_back(down: int, up: int) -> None:
+    radiance = ramp(-4, 2 * down - 0.1)
+    stack = {k: camera.encode(radiance * 4.0**k) for k in range(-down, up + 1)}
+    assert torch.allclose(merge(stack), radiance, rtol=5e-3)
+
+
+def test_colour_comes_through_the_merge() -> None:
+    radiance = torch.tensor([3.5, 1.5, 0.3])[None, :, None, None].expand(1, 3, 4, 4)
+    stack = {k: camera.encode(radiance * 4.0**k) for k in (-2, -1)}
+    assert torch.allclose(merge(stack), radiance, rtol=5e-3)
+
+
+def test_the_darkest_exposure_speaks_for_white_and_the_brightest_for_black() -> None:
+    radiance = torch.tensor([0.0, 0.5, 16.0, 100.0]).expand(1, 3, 2, 4)
+    stack = {k: camera.encode(radiance * 4.0**k) for k in range(-2, 3)}
+    merged = merge(stack)[0, 0, 0]
+    assert torch.allclose(merged[1:], torch.tensor([0.5, 16.0, 16.0]), rtol=5e-3)  # more than 16 nobody can know
+    assert 0 <= merged[0] < 1e-5
+
+
+def test_the_weights_by_hand() -> None:
+    # darkest 0.95: over 0.9, its weight is itself; brightest 0.05: under 0.1, one minus itself
+    stack = {0: torch.full((1, 3, 1, 1), 0.95), 1: torch.full((1, 3, 1, 1), 0.05)}
+    logs = [np.log(v**2.2 + 1 / 65535) - k * np.log(4) for k, v in ((0, 0.95), (1, 0.05))]
+    assert merge(stack).flatten()[0] == pytest.approx(np.exp((0.95 * logs[0] + 0.95 * logs[1]) / 1.9), rel=1e-5)
+    # neither: the hat
+    stack = {0: torch.full((1, 3, 1, 1), 0.85), 1: torch.full((1, 3, 1, 1), 0.3)}
+    logs = [np.log(v**2.2 + 1 / 65535) - k * np.log(4) for k, v in ((0, 0.85), (1, 0.3))]
+    hats = 1 - 0.7**12, 1 - 0.4**12
+    expected = np.exp((hats[0] * logs[0] + hats[1] * logs[1]) / sum(hats))
+    assert merge(stack).flatten()[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_is_merged_picture_by_picture() -> None:
+    pictures = torch.cat((ramp(-12, -5), ramp(-2, 6)))  # one dark, one bright: other weights for their ends
+    stack = {k: camera.encode(pictures * 4.0**k) for k in range(-2, 3)}
+    alone = [merge({k: x[n : n + 1] for k, x in stack.items()}) for n in range(2)]
+    assert torch.allclose(merge(stack), torch.cat(alone))
+
+
+def test_a_stack_of_one_is_that_picture() -> None:
+    sdr = torch.linspace(0, 1, 64).expand(1, 3, 8, 64)
+    assert torch.allclose(merge({0: sdr}), camera.decode(sdr), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [("fast", {}), ("paper", {}), ("paper", dict(n_exp_down=0, n_exp_up=0)), ("paper", dict(n_exp_down=0))],
+)
+def test_the_result_is_never_darker_than_the_source(preset: str, settings: dict[str, int]) -> None:
+    linear = torch.rand(1, 3, 33, 47, generator=torch.Generator().manual_seed(1)) * 1.3  # superwhite, too
+    linear[..., :8, :8] = 0
+    linear[..., -8:, -8:] = 1
+    hdr = expander(preset, **settings)(linear)
+    assert (hdr.shape, hdr.dtype, hdr.device) == (linear.shape, torch.float32, CPU)
+    assert hdr.isfinite().all()
+    assert (hdr >= linear).all()
+
+
+def test_fast_leaves_alone_what_is_exposed_and_brightens_what_clips() -> None:
+    linear = torch.full((1, 3, 32, 32), 0.5)
+    linear[..., 16:] = 1.0
+    hdr = expander("fast")(linear)
+    assert torch.equal(hdr[..., :16], linear[..., :16])
+    assert (hdr[..., 16:] > 1).all()
+
+
+def test_an_array_is_expanded_as_a_tensor_is() -> None:
+    linear = np.random.default_rng(0).random((3, 17, 23), np.float32)
+    expand = expander("paper")
+    hdr = expand.expand(linear)
+    assert (hdr.shape, hdr.dtype) == ((3, 17, 23), np.float32)
+    assert np.array_equal(hdr, expand(torch.from_numpy(linear)[None])[0].numpy())
+    assert np.array_equal(hdr, expand.expand(linear))
+
+
+@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
+@pytest.mark.parametrize("tile", [(64, 64), (64, 1000), (128, 192)])
+@pytest.mark.parametrize(("height", "width"), [(200, 260), (131, 277)])
+def test_tiles_answer_as_the_whole_frame_does(
+    widths: tuple[int, ...], head: str, fold: int, tile: tuple[int, int], height: int, width: int
+) -> None:
+    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
+    x = torch.rand(1, 3, height, width).sqrt()
+    with torch.inference_mode():
+        whole = tiled(network, x, (height, width))
+        assert torch.allclose(tiled(network, x, tile), whole, atol=1e-4)
+    assert whole.std() > 1e-3  # not an answer that is the same everywhere
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_the_presets_own_networks_show_no_seams(preset: str) -> None:
+    config = Config.from_preset(preset)
+    widths = tuple(width // 4 for width in config.widths)
+    network = new_network(widths, config.head, config.fold, 0)
+    linear = torch.rand(1, 3, 70, 3 * network.reach) * 1.1
+    whole, parts = (Expander(network, config, CPU, "fp32", tile)(linear) for tile in (None, (64, 64)))
+    assert torch.allclose(parts, whole, rtol=1e-4)
+
+
+def test_a_tile_is_made_whole_strides_of_the_network() -> None:
+    config = Config.from_preset("fast").for_size(3840, 2160)
+    network = new_network((4,) * len(config.widths), config.head, config.fold, 0)
+    assert network.multiple > 64
+    sdr = torch.rand(1, 3, 64, 3 * network.reach).sqrt()
+    with torch.inference_mode():
+        whole, parts = (Expander(network, config, CPU, "fp32", tile).predict(sdr) for tile in (None, (64, 192)))
+    assert torch.allclose(parts, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS, ((4, 8, 8, 8, 8), "stops", 8)])
+def test_only_large_frames_are_cut_and_into_equal_tiles(widths: tuple[int, ...], head: str, fold: int) -> None:
+    network = new_network(widths, head, fold, 0)  # type: ignore[arg-type]
+    for height, width in ((16, 16), (540, 941), (1080, 1920)):
+        tile = default_tile(height, width, network)
+        assert tile[0] >= height and tile[1] >= width
+    for height, width in ((8000, 12000), (12000, 8000), (16, 10**7)):
+        rows, columns = default_tile(height, width, network)
+        assert rows % network.multiple == columns % network.multiple == 0
+        across, down = -(-width // columns), -(-height // rows)
+        assert across * columns - width < across * network.multiple + columns
+        assert down * rows - height < down * network.multiple + rows
+        assert default_tile(height, width, network) == (rows, columns)
+
+
+def test_pictures_of_an_expansion() -> None:
+    sdr = torch.linspace(0, 1, 48).expand(3, 32, 48).contiguous()
+    pictures = show(expander("fast"), sdr)
+    assert set(pictures) == {"source", "m4", "m2", "p2", "p4", "delta"}
+    for picture in pictures.values():
+        assert (picture.shape, picture.dtype) == ((32, 48, 3), np.uint8)
+    assert np.array_equal(pictures["source"][..., 0], (sdr[0] * 255).round().numpy().astype(np.uint8))
+    means = [pictures[name].mean() for name in ("m4", "m2", "source", "p2", "p4")]
+    assert means == sorted(means)
+    # where nothing clips, two stops down is the product by 2^(-2/2.2), in the picture and as its ratio
+    assert np.abs(pictures["m2"][:, 4:40] - pictures["source"][:, 4:40] * STEP).max() <= 1
+    assert np.abs(pictures["delta"][:, 4:40] / 255 - STEP).max() < 0.02
+    assert expansion.CLIP_RAMP[0] > 40 / 48
