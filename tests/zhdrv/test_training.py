@@ -1,0 +1,254 @@
+"""The training loop: what it learns, what it counts, and that it can be stopped, repeated and trusted."""
+
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from vszhdrv.zhdrv import camera, checkpoint, losses, sampling, training
+from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.expansion import Expander
+from vszhdrv.zhdrv.network import network_of
+from vszhdrv.zhdrv.training import Progress, Weights, train
+
+CPU = torch.device("cpu")
+PAPER = replace(Config.from_preset("paper", epochs=2, lr=2e-3), widths=(4, 8, 8), crop=32)
+FAST = replace(Config.from_preset("fast", epochs=2), widths=(4, 8, 8), crop=16, steps_per_epoch=5)
+BOTH = pytest.mark.parametrize("config", [PAPER, FAST], ids=["paper", "fast"])
+
+
+def panning(count: int = 3, height: int = 24, width: int = 20) -> sampling.Frames:
+    """A ramp that moves, a part of it clipped; the last frame travels with its predecessor."""
+    x = torch.arange(width) / width
+    shades = torch.stack([(x.roll(3 * n) * 1.3).clamp(max=1) for n in range(count)])
+    tint = torch.tensor([1.0, 0.9, 0.7])
+    pixels = shades[:, None, None, :] * tint[:, None, None] * torch.ones(height, 1)
+    _, pairs = sampling.with_successors(range(count), count)
+    return sampling.Frames((pixels * 255).round().to(torch.uint8), pairs)
+
+
+def trained(
+    config: Config,
+    frames: sampling.Frames | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    state: dict[str, Any] | None = None,
+) -> Progress:
+    (progress,) = deque(train(frames or panning(), config, CPU, precision, state), maxlen=1)
+    return progress
+
+
+def same(a: Weights, b: Weights) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@BOTH
+def test_progress_counts_steps_and_epochs(config: Config) -> None:
+    steps_per_epoch = config.steps_per_epoch or 3 * 7  # three frames under seven transforms
+    seen = [
+        (progress.step, progress.epoch, len(progress.rows), progress.steps)
+        for progress in train(panning(), config, CPU, "fp32")
+    ]
+    steps = 2 * steps_per_epoch
+    assert seen == [(n, n // steps_per_epoch, n // steps_per_epoch, steps) for n in range(1, steps + 1)]
+
+
+@BOTH
+def test_a_row_an_epoch(config: Config) -> None:
+    progress = trained(config)
+    assert [row["epoch"] for row in progress.rows] == [1, 2]
+    for row in progress.rows:
+        assert row.keys() == {"epoch", "total", "reconstruction", "temporal", "lr", "seconds"}
+        expected = (1 - config.alpha) * row["reconstruction"] + config.alpha * row["temporal"]
+        assert row["total"] == pytest.approx(expected, rel=1e-5)
+        assert row["reconstruction"] > 0 and row["lr"] > 0
+        assert (row["temporal"] > 0) == (config.alpha > 0)
+    assert 0 < progress.rows[0]["seconds"] < progress.rows[1]["seconds"] == pytest.approx(progress.seconds)
+
+
+def test_the_papers_losses_are_those_of_a_frame_and_its_successor() -> None:
+    frames, config = panning(), replace(PAPER, lr=0.0, epochs=1, seed=3)
+    row = {"reconstruction": 0.0, "temporal": 0.0}
+    progress = trained(config, frames)
+    visits = [crop for (crop,) in sampling.visits(frames, config, 0)]
+    with torch.no_grad():
+        for crop in visits:
+            x = [sampling.cut(frames, place, crop, config.crop, CPU) for place in frames.pairs[crop.pair]]
+            (o, after), (f, f_after) = ([camera.shift(y, crop.jitter_stops + stops) for y in x] for stops in (0, 2))
+            delta, delta_after = (training.answer(progress.network, y) for y in (f, f_after))
+            row["reconstruction"] += losses.reconstruction(delta, o, f).item() / len(visits)
+            row["temporal"] += losses.temporal(delta * f, delta_after * f_after, o, after).item() / len(visits)
+    for name, value in row.items():
+        assert progress.rows[0][name] == pytest.approx(value, rel=1e-3)
+
+
+def test_without_alpha_the_paper_looks_at_no_successor() -> None:
+    frames = panning()
+    alone = sampling.Frames(frames.pixels, tuple((place, 10**6) for place, _ in frames.pairs))
+    for progress in train(alone, replace(PAPER, alpha=0.0, epochs=1), CPU, "fp32"):
+        assert progress.sums[2] == 0
+    assert progress.rows[0]["total"] == progress.rows[0]["reconstruction"]
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_a_single_still_is_enough(preset: str) -> None:
+    config = replace({"fast": FAST, "paper": PAPER}[preset], alpha=0.0, still=True, epochs=1)
+    progress = trained(config, panning(1))
+    assert progress.epoch == 1
+    assert all(tensor.isfinite().all() for tensor in progress.best.values())
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+@BOTH
+def test_black_grey_and_white_frames_leave_finite_weights(config: Config, value: int) -> None:
+    frames = sampling.Frames(torch.full((2, 3, 20, 20), value, dtype=torch.uint8), ((0, 1), (1, 0)))
+    progress = trained(config, frames)
+    assert all(tensor.isfinite().all() for tensor in progress.weights.values())
+
+
+@pytest.mark.parametrize(
+    ("config", "better"), [(replace(PAPER, epochs=6), 0.9), (replace(FAST, steps_per_epoch=30, epochs=3), 0.7)]
+)
+def test_the_loss_falls(config: Config, better: float) -> None:
+    rows = trained(config).rows
+    assert rows[-1]["total"] < better * rows[0]["total"]
+
+
+@BOTH
+def test_the_pooling_mixes_are_trained_and_come_back_bit_for_bit(config: Config, tmp_path: Path) -> None:
+    progress = trained(config)
+    mixes = {name: tensor for name, tensor in progress.best.items() if "mix" in name}
+    assert len(mixes) == 2
+    assert all(tensor != 0.5 for tensor in mixes.values())
+    assert len({tensor.item() for tensor in mixes.values()}) == 2
+
+    checkpoint.write_weights(tmp_path / "net.safetensors", progress.best, {})
+    read, _ = checkpoint.read_weights(tmp_path / "net.safetensors")
+    assert same(read, progress.best)
+    linear = torch.rand(1, 3, 17, 23) * 1.2
+    pictures = [
+        Expander(network_of(weights, config.widths, config.head, config.fold), config, CPU, "fp32")(linear)
+        for weights in (progress.best, read)
+    ]
+    assert torch.equal(*pictures)
+
+
+@BOTH
+def test_the_seed_decides(config: Config) -> None:
+    first = trained(config).weights
+    assert same(first, trained(config).weights)
+    assert not same(first, trained(replace(config, seed=1)).weights)
+
+
+@BOTH
+@pytest.mark.parametrize("stop", [1, 3, 5, 7])
+def test_a_stopped_training_goes_on_bit_for_bit(config: Config, stop: int, tmp_path: Path) -> None:
+    path = tmp_path / "training.state"
+    whole = trained(config)
+    for progress in train(panning(), config, CPU, "fp32"):
+        if progress.step == stop:
+            checkpoint.write_state(path, progress.state())
+            break
+    steps = [progress.step for progress in train(panning(), config, CPU, "fp32", checkpoint.read_state(path))]
+    resumed = trained(config, state=checkpoint.read_state(path))
+    assert steps == list(range(stop + 1, whole.steps + 1))
+    assert same(resumed.weights, whole.weights) and same(resumed.best, whole.best)
+    assert [{**row, "seconds": 0} for row in resumed.rows] == [{**row, "seconds": 0} for row in whole.rows]
+
+
+def test_a_state_taken_does_not_change_while_training_goes_on() -> None:
+    states: list[dict[str, Any]] = []
+    for progress in train(panning(), FAST, CPU, "fp32"):
+        if progress.step == 2:
+            states.append({"weights": progress.weights, "sums": list(progress.sums)})
+            states.append(progress.state())
+    assert same(states[0]["weights"], states[1]["weights"])
+    assert states[0]["sums"] == states[1]["sums"]
+
+
+def test_the_paper_keeps_the_weights_of_its_best_epoch() -> None:
+    config = replace(PAPER, lr=0.3, epochs=6)  # so high that the loss does not fall for ever
+    after: dict[float, Weights] = {}
+    for progress in train(panning(), config, CPU, "fp32"):
+        if progress.rows and progress.step == progress.epoch * progress.steps_per_epoch:
+            after[progress.rows[-1]["total"]] = progress.weights
+    assert len(after) == 6
+    assert progress.best_loss == min(after)
+    assert same(progress.best, after[min(after)])
+
+
+def test_fast_keeps_the_last_weights_and_its_rate_ends_at_nearly_nothing() -> None:
+    progress = trained(FAST)
+    assert same(progress.best, progress.weights)
+    rates = []
+    for step in train(panning(), FAST, CPU, "fp32"):
+        rates.append(step.optimizer.param_groups[0]["lr"])
+    assert max(rates) == pytest.approx(FAST.lr, rel=0.2)
+    assert rates[-1] < FAST.lr / 1000
+
+
+def test_the_papers_rate_is_halved_where_the_loss_does_not_fall() -> None:
+    config = replace(PAPER, lr=1e-12, epochs=25)  # a rate that changes nothing: only the drawn jitter moves the loss
+    rows = trained(config).rows
+    best, bad, lr = float("inf"), 0, 1e-12
+    for row in rows:
+        assert row["lr"] == pytest.approx(lr)
+        better = row["total"] < best * (1 - 1e-4)
+        best, bad = (row["total"], 0) if better else (best, bad + 1)
+        if bad > training.PATIENCE:
+            lr, bad = lr / 2, 0
+    assert lr < 1e-12
+
+
+FLAGS = (
+    torch.get_num_threads,
+    torch.get_num_interop_threads,
+    torch.is_grad_enabled,
+    torch.is_inference_mode_enabled,
+    torch.get_default_dtype,
+    torch.are_deterministic_algorithms_enabled,
+    torch.is_anomaly_enabled,
+    torch.get_float32_matmul_precision,
+    lambda: torch.is_autocast_enabled("cpu"),
+    lambda: torch.get_autocast_dtype("cpu"),
+    lambda: torch.backends.mkldnn.enabled,
+    lambda: torch.backends.cudnn.benchmark,
+    lambda: torch.backends.cudnn.deterministic,
+    lambda: torch.backends.cuda.matmul.allow_tf32,
+    lambda: torch.get_rng_state().tolist(),
+)
+
+
+@BOTH
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_is_left_as_found_between_steps_and_afterwards(config: Config, precision: Any) -> None:
+    before = [flag() for flag in FLAGS]
+    steps = train(panning(), config, CPU, precision)
+    for _ in range(6):
+        next(steps)
+        assert [flag() for flag in FLAGS] == before
+    steps.close()
+    assert [flag() for flag in FLAGS] == before
+
+
+def test_a_caller_without_gradients_can_train() -> None:
+    with torch.no_grad():
+        weights = trained(FAST).weights
+    assert same(weights, trained(FAST).weights)
+
+
+@BOTH
+def test_bfloat16_trains_and_keeps_float32_weights(config: Config) -> None:
+    progress = trained(config, precision="bf16")
+    assert {tensor.dtype for tensor in progress.weights.values()} == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in progress.weights.values())
+    assert not same(progress.weights, trained(config).weights)
+
+
+def test_deeper_frames_are_trained_on_at_their_depth() -> None:
+    shallow = panning()
+    deep = sampling.Frames((shallow.pixels.to(torch.int32) * 257).to(torch.uint16), shallow.pairs)
+    eight, sixteen = (trained(FAST, frames).weights for frames in (shallow, deep))
+    assert all(torch.allclose(eight[name], sixteen[name], atol=1e-4) for name in eight)
