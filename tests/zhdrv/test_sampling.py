@@ -202,6 +202,9 @@ def test_frames_know_whether_and_where_they_clip() -> None:
     pixels[2, 0, 0, 0] = 255
     assert sampling.clips(held)
     assert torch.equal(sampling.most_exposed(held), pixels[1] / 255)
+    assert not sampling.all_clips(held)
+    pixels[:, 1] = 255
+    assert sampling.all_clips(held)
 
 
 @given(st.integers(0, 1000), st.floats(0.5, 8), st.floats(0.2, 4))

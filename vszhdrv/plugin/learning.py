@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,7 +26,8 @@ from vszhdrv.store import key as store_key
 from vszhdrv.zhdrv import checkpoint
 from vszhdrv.zhdrv.config import Config
 
-from . import frames
+from . import frames, lazy
+from .lazy import Reading
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.training import Progress, Weights
 
 Pixels = NDArray[Any]
+Follow = Callable[[Generator["Event"]], None]
+"""Lets a job learn: iterates over its events to the end."""
 
 MEMORY_BYTES = 2 * 2**30
 """The training frames that are held in memory take no more; larger ones are held scaled down."""
@@ -47,11 +50,12 @@ MEASURED_STEPS = 5
 class Event:
     """How far the learning has come.
 
-    `done` of `total` frames ("reading") or steps ("training"); `seconds_left` once it can be told. "estimate" comes
-    once, after the first measured steps. `progress` is the training's own account while there is one.
+    `done` of `total` frames ("scoring" many to choose some, "reading" those) or steps ("training"); `seconds_left` once
+    it can be told. "estimate" comes once, after the first measured steps. `progress` is the training's own account
+    while there is one.
     """
 
-    kind: Literal["reading", "estimate", "training"]
+    kind: Literal["scoring", "reading", "estimate", "training"]
     done: int
     total: int
     seconds_left: float | None = None
@@ -155,6 +159,19 @@ def _given_weights(path: Path, config: Config) -> Trained:
     return Trained(metadata, path)
 
 
+def _read(readings: Generator[Reading, None, Frames]) -> Generator[Event, None, Frames]:
+    """Carry out the readings here and now; the value is theirs."""
+    while True:
+        try:
+            reading = next(readings)
+        except StopIteration as end:
+            material: Frames = end.value
+            return material
+        for place, planes in enumerate(frames.read(reading.clip, reading.positions)):
+            reading.take(place, planes)
+            yield Event(reading.kind, place + 1, len(reading.positions))
+
+
 def architecture(config: Config) -> dict[str, Any]:
     """What a network must be for these settings, as JSON can hold it."""
     return {"widths": list(config.widths), "head": config.head, "fold": config.fold}
@@ -178,14 +195,19 @@ class Job:
     """The frames and the network of a training that goes on at this moment."""
 
     @cached_property
+    def digest(self) -> str:
+        """The clip's fingerprint. Reads up to 32 of its frames."""
+        return frames.digest(self.clip, frames.digest_positions(self.clip.num_frames))
+
+    @property
     def facts(self) -> dict[str, Any]:
-        """All that the network depends on. Reads up to 32 of the clip's frames.
+        """All that the network depends on.
 
         Threads, device and precision change the weights' bits but not what they are for: keyed by them, a laptop would
         train again what the workstation has learned. They are in the weights' header.
         """
         return {
-            "clip": frames.digest(self.clip, frames.digest_positions(self.clip.num_frames)),
+            "clip": self.digest,
             "length": self.clip.num_frames,
             "colour": vars(self.colour),
             "settings": self.config.training_settings(),
@@ -212,26 +234,49 @@ class Job:
         Whoever stops in between, by closing the iterator or by an exception, finds the training's state in the store
         the next time. Raises ValueError where there is no network and `train` is off.
         """
-        if self.look_up():
-            return
-        if not self.may_train:
+        if not self._look_up_or_refuse():
+            yield from self._train_in_turn()
+
+    def _learn_by_requests(self, follow: Follow) -> Generator[Reading]:
+        """The same for lazy.after: it reads before its turn to train comes, to keep nobody waiting meanwhile.
+
+        Several clips of one process may learn the same: with the lock held from one callback to the next, one of them
+        could wait for it in the very thread that the other needs to go on.
+        """
+        if self.trained is None:
+            positions = frames.digest_positions(self.clip.num_frames)
+            fingerprint = frames.Digest(self.clip, positions)
+            yield Reading("reading", self.clip, positions, fingerprint.add)
+            self.digest = fingerprint.hexdigest()
+        if not self._look_up_or_refuse():
+            log("reading frames to learn from")
+            material = yield from self._gather()
+            follow(lazy.until_exit(self._train_in_turn(material)))
+
+    def _look_up_or_refuse(self) -> bool:
+        if not self.look_up() and not self.may_train:
             raise ValueError(
                 "train is off and no network for this clip and these settings is in the cache: train it first"
             )
+        return self.trained is not None
+
+    def _train_in_turn(self, material: Frames | None = None) -> Generator[Event]:
+        """Train, unless somebody else does: then wait for their network. Reads `material` if there is none."""
         with self.store.training(self.key, self._say_waiting) as slot:
             if slot.found is not None:
                 self._take(slot.found)
                 return
-            yield from self._train(slot)
+            if material is None:
+                material = yield from _read(self._gather())
+            yield from self._train(material, slot)
 
     def _say_waiting(self) -> None:
         log("another process is training on this clip; waiting for its network")
 
-    def _train(self, slot: Slot) -> Generator[Event]:
+    def _train(self, material: Frames, slot: Slot) -> Generator[Event]:
         from vszhdrv.zhdrv import training
 
         device, precision = self._hardware()
-        material = yield from self._read()
         saved = measured = time.monotonic()
         progress = None
         first_step = 0
@@ -273,38 +318,42 @@ class Job:
         device = hardware.choose_device(self.device_name)
         return device, hardware.choose_precision(self.precision_name, device)
 
-    def _read(self) -> Generator[Event, None, Frames]:
-        """Read the frames to learn from into memory; the generator's value is a sampling.Frames."""
+    def _gather(self) -> Generator[Reading, None, Frames]:
+        """Which frames to learn from, and what becomes of them: the generator's value is a sampling.Frames."""
         import torch
 
         from vszhdrv.zhdrv import sampling
 
         length, config = self.clip.num_frames, self.config
-        positions = sampling.candidates(length)
+        candidates = sampling.candidates(length)
         count = sampling.frames_to_draw(length, config)
-        total = count if count >= len(positions) else len(positions) + count
-        done = 0
         encoded = self._encoded(count * (2 if config.alpha > 0 else 1))
-        scores: list[float] = []
-        if count < len(positions):
-            full = 255 if encoded.format.bits_per_sample == 8 else 65535
-            for pixels in frames.read(encoded, positions):
-                scores.append(sampling.well_exposedness(pixels.astype(np.float32) / np.float32(full)))
-                done += 1
-                yield Event("reading", done, total)
-        drawn = sampling.choose_frames(positions, scores, count, config.seed)
+        full = 255 if encoded.format.bits_per_sample == 8 else 65535
+        scores = [0.0] * len(candidates)
+        if count < len(candidates):
+
+            def score(place: int, planes: Iterable[Pixels]) -> None:
+                sdr = np.stack(list(planes)).astype(np.float32) / np.float32(full)
+                scores[place] = sampling.well_exposedness(sdr)
+
+            yield Reading("scoring", encoded, candidates, score)
+        drawn = sampling.choose_frames(candidates, scores, count, config.seed)
         if config.alpha > 0:
             numbers, pairs = sampling.with_successors(drawn, length)
         else:
             numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
-        held = []
-        for pixels in frames.read(encoded, numbers):
-            held.append(torch.from_numpy(pixels))
-            done = min(done + 1, total)
-            yield Event("reading", done, total)
-        material = sampling.Frames(torch.stack(held), pairs)
+        pixels = np.empty((len(numbers), 3, encoded.height, encoded.width), np.uint8 if full == 255 else np.uint16)
+
+        def keep(place: int, planes: Iterable[Pixels]) -> None:
+            for channel, plane in enumerate(planes):
+                pixels[place, channel] = plane
+
+        yield Reading("reading", encoded, numbers, keep)
+        material = sampling.Frames(torch.from_numpy(pixels), pairs)
         if not sampling.clips(material):
             warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
+        elif sampling.all_clips(material):
+            warn("all of this clip clips: nothing in it shows what is hidden, and the result is a guess")
         return material
 
     def _encoded(self, count: int) -> vs.VideoNode:
@@ -348,19 +397,27 @@ class Job:
         )
 
     def expand(
-        self, function: Callable[[Expander, Pixels], frames.Computed] | None = None, *, planes: int = 3
+        self,
+        function: Callable[[Expander, Pixels], frames.Computed] | None = None,
+        *,
+        planes: int = 3,
+        follow: Follow | None = None,
     ) -> vs.VideoNode:
         """The clip whose frames the trained network expands on request: RGBS, linear light, 1.0 = SDR white.
 
         `function` makes something else of the Expander and a frame's linear light (3, height, width): an array of
-        `planes` planes, or such an array and frame properties. The network is loaded at the first frame.
+        `planes` planes, or such an array and frame properties. The network is loaded at the first frame. With `follow`,
+        what was not learned yet is learned then, too: it gets the events of `learn`, and iterates to the end.
         """
         expander = cache(self.expander)
 
         def compute(linear: Pixels) -> frames.Computed:
             return expander().expand(linear) if function is None else function(expander(), linear)
 
-        return frames.on_request(frames.to_linear(self.clip, self.colour), compute, planes=planes)
+        linear = frames.to_linear(self.clip, self.colour)
+        if follow is not None and self.trained is None:
+            linear = lazy.after(linear, lambda: self._learn_by_requests(follow))
+        return frames.on_request(linear, compute, planes=planes)
 
     def write_weights(self, path: Path | None) -> Path:
         """Write the weights to expand with to `path`; None: just say where the store has them.

@@ -197,6 +197,11 @@ def clips(frames: Frames) -> bool:
     return any(_clipped_share(pixels) > 0 for pixels in frames.pixels)
 
 
+def all_clips(frames: Frames) -> bool:
+    """Whether every pixel of the frames clips."""
+    return all(_clipped_share(pixels) == 1 for pixels in frames.pixels)
+
+
 def most_exposed(frames: Frames) -> Tensor:
     """The frame of which most clips, as `(3, height, width)` float32 in [0, 1]."""
     return scaled(max(frames.pixels, key=_clipped_share))
