@@ -1,0 +1,54 @@
+"""Clips to learn from and a network that has learned, shared by the tests of the plugin's functions."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import vapoursynth as vs
+
+MakeClip = Callable[..., Any]
+
+
+def moving(
+    format: int = vs.RGB24, width: int = 64, height: int = 48, length: int = 6, gain: float = 1.4, **props: Any
+) -> Any:
+    """A ramp that moves, coloured by a gradient downwards; its bright end clips if `gain` is over 1."""
+
+    def shade(n: int, f: Any) -> Any:
+        f = f.copy()
+        x = (np.arange(f.width) + 3 * n) % f.width / f.width * gain
+        tint = np.linspace(1.0, 0.6, f.height)[:, None]
+        for plane, weight in enumerate((1.0, 0.95, 0.9)):
+            np.asarray(f[plane])[:] = np.clip(x * tint**plane * weight, 0, 1)
+        return f
+
+    blank = vs.core.std.BlankClip(format=vs.RGBS, width=width, height=height, length=length, fpsnum=30000, fpsden=1001)
+    shaded = blank.std.ModifyFrame(blank, shade).std.SetFrameProps(_Matrix=0, _Transfer=1, _Primaries=1)
+    family = vs.core.get_video_format(format).color_family
+    return shaded.resize.Bicubic(format=format, matrix=0 if family == vs.RGB else 1).std.SetFrameProps(**props)
+
+
+@pytest.fixture
+def make_clip() -> MakeClip:
+    return moving
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Pictures this small compute fastest in one thread, all the more where tests share the processor."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A weights file that core.zhdrv.Train wrote, with the fast preset, for small frames."""
+    path = tmp_path_factory.mktemp("network") / "fast.safetensors"
+    assert vs.core.zhdrv.Train(moving(), epochs=1, device="cpu", cache="", path=str(path)) == str(path)
+    return path
