@@ -1,0 +1,250 @@
+"""One clip's way to a trained network, step by step: what is read, told, kept and found again."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import vapoursynth as vs
+
+from vszhdrv.plugin import learning
+from vszhdrv.plugin.learning import Event, Job, prepare
+from vszhdrv.zhdrv import checkpoint, sampling
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+MakeClip = Callable[..., Any]
+STEPS = 8
+
+
+def job_of(clip: Any, steps: int = STEPS, **arguments: Any) -> Job:
+    """A job of few steps. Narrow, where the preset is the paper's."""
+    job = prepare(clip, **{"device": "cpu", "epochs": 1, **arguments})
+    if job.config.steps_per_epoch is not None:
+        job.config = replace(job.config, steps_per_epoch=steps)
+    else:
+        job.config = replace(job.config, widths=(4, 8, 8))
+    return job
+
+
+def learned(job: Job) -> list[Event]:
+    return [replace(event, progress=None) for event in job.learn()]
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    assert job.trained is not None
+    return job.trained.weights()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def material(job: Job) -> sampling.Frames:
+    """What the job learns from."""
+    with closing(job.learn()) as events:
+        next(event for event in events if event.kind == "training")
+        assert job._training is not None
+        return job._training[0]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The positions of every batch of frames that is read for the training."""
+    seen: list[list[int]] = []
+    read = learning.frames.read
+
+    def noting(clip: Any, positions: Any) -> Any:
+        seen.append(list(positions))
+        return read(clip, positions)
+
+    monkeypatch.setattr(learning.frames, "read", noting)
+    return seen
+
+
+def test_events_tell_of_every_frame_and_step(make_clip: MakeClip) -> None:
+    events = learned(job_of(make_clip()))
+    reading = [(event.done, event.total) for event in events if event.kind == "reading"]
+    training = [event for event in events if event.kind == "training"]
+    assert reading == [(n, 6) for n in range(1, 7)]
+    assert [(event.done, event.total) for event in training] == [(n, STEPS) for n in range(1, STEPS + 1)]
+    assert [event.kind for event in events[:6]] == ["reading"] * 6
+    (estimate,) = (event for event in events if event.kind == "estimate")
+    assert events.index(estimate) == 6 + learning.MEASURED_STEPS
+    assert estimate.seconds_left is not None and estimate.seconds_left > 0
+    assert training[-1].seconds_left == 0
+
+
+def test_an_events_progress_is_the_trainings_own(make_clip: MakeClip) -> None:
+    steps = [(e.done, e.progress.step) for e in job_of(make_clip()).learn() if e.kind == "training" and e.progress]
+    assert steps == [(n, n) for n in range(1, STEPS + 1)]
+
+
+def test_what_was_learned_is_found_again_and_costs_nothing(make_clip: MakeClip, own_cache: Path) -> None:
+    first, second = job_of(make_clip()), job_of(make_clip())
+    assert not second.look_up()
+    learned(first)
+    assert learned(second) == []
+    assert second.look_up()
+    assert second.trained is not None and second.trained.path == own_cache / "networks" / f"{first.key}.safetensors"
+    assert same(weights(first), weights(second))
+    last = second.trained.last_weights()
+    assert last is not None and last.keys() == weights(second).keys()
+
+
+def test_without_a_store_the_network_is_the_jobs_own(make_clip: MakeClip, own_cache: Path, tmp_path: Path) -> None:
+    job = job_of(make_clip(), cache="")
+    learned(job)
+    assert job.trained is not None and job.trained.path is None
+    assert list(own_cache.rglob("*")) == []
+    path = job.write_weights(tmp_path / "own.safetensors")
+    assert same(checkpoint.read_weights(path)[0], weights(job))
+    with pytest.raises(OSError, match="name a file with path"):
+        job.write_weights(None)
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_a_stopped_learning_goes_on_to_the_same_bits(make_clip: MakeClip, tmp_path: Path, preset: str) -> None:
+    def job(cache: str) -> Job:
+        return job_of(make_clip(width=24, height=16, length=3), preset=preset, cache=str(tmp_path / cache))
+
+    whole, stopped, resumed = job("whole"), job("stopped"), job("stopped")
+    learned(whole)
+    events = stopped.learn()
+    for event in events:
+        if event.kind == "training" and event.done == 4:
+            events.close()  # as Ctrl-C does
+    assert stopped.trained is None
+    assert [path.suffix for path in (tmp_path / "stopped/networks").iterdir() if path.suffix != ".lock"] == [".state"]
+    assert next(event.done for event in learned(resumed) if event.kind == "training") == 5
+    assert same(weights(whole), weights(resumed))
+    assert not list(tmp_path.rglob("*.state"))
+
+
+def test_the_key_is_of_the_clip_and_of_what_training_depends_on(make_clip: MakeClip) -> None:
+    clip = make_clip()
+    key = prepare(clip).key
+    assert prepare(make_clip()).key == key
+    same_network: list[dict[str, Any]] = [
+        dict(n_exp_up=5), dict(precision="fp32"), dict(device="cpu"), dict(train=False), dict(tile=[64, 64]),
+    ]  # fmt: skip
+    assert {prepare(clip, **arguments).key for arguments in same_network} == {key}
+    others = [
+        prepare(clip, **arguments).key
+        for arguments in (dict(seed=1), dict(epochs=3), dict(lr=1e-3), dict(n_exp_down=3), dict(preset="paper"))
+    ]
+    untagged = clip.std.RemoveFrameProps("_Transfer")
+    others += [prepare(untagged, transfer_in="470m").key, prepare(clip.std.SetFrameProps(_Primaries=9)).key]
+    assert prepare(clip, transfer_in="470m").key == prepare(untagged, transfer_in="709").key == key  # a property wins
+    others += [prepare(clip.std.Trim(1)).key, prepare(make_clip(gain=1.3)).key, prepare(make_clip(vs.RGB48)).key]
+    assert len({key, *others}) == 1 + len(others)
+
+
+def test_the_papers_network_is_one_for_any_number_of_steps(make_clip: MakeClip) -> None:
+    keys = {prepare(make_clip(), preset="paper", n_exp_down=down, n_exp_up=up).key for down, up in ((2, 2), (3, 1))}
+    assert len(keys) == 1
+
+
+def test_the_weights_header_says_where_they_come_from(make_clip: MakeClip) -> None:
+    job = job_of(make_clip(), seed=5)
+    learned(job)
+    assert job.trained is not None
+    metadata = job.trained.metadata
+    assert (metadata["preset"], metadata["key"], metadata["device"], metadata["threads"]) == (
+        "fast",
+        job.key,
+        "cpu",
+        "1",
+    )
+    assert json.loads(metadata["network"]) == learning.architecture(job.config)
+    facts = json.loads(metadata["facts"])
+    assert (facts["length"], facts["settings"]["seed"], facts["colour"]["matrix"]) == (6, 5, 0)
+    assert [row["epoch"] for row in json.loads(metadata["log"])] == [1]
+    assert metadata["torch"] == torch.__version__
+
+
+def test_fast_reads_all_frames_of_a_short_clip_once(make_clip: MakeClip, reads: list[list[int]]) -> None:
+    learned(job_of(make_clip(width=16, height=16, length=40)))
+    assert reads == [list(range(40))]
+
+
+def test_the_paper_scores_all_and_reads_a_sixth_with_successors(make_clip: MakeClip, reads: list[list[int]]) -> None:
+    held = material(job_of(make_clip(width=16, height=16, length=42), preset="paper"))
+    scored, read = reads
+    assert scored == list(range(42))
+    drawn = [read[place] for place, _ in held.pairs]
+    assert len(drawn) == 7  # 42 / 6
+    assert [read[place] for _, place in held.pairs] == [n + 1 if n < 41 else n - 1 for n in drawn]
+    assert held.pixels.shape == (len(read), 3, 16, 16)
+
+
+def test_stills_are_all_read_and_travel_alone(make_clip: MakeClip, reads: list[list[int]]) -> None:
+    held = material(job_of(make_clip(width=16, height=16, length=40), preset="paper", still=True))
+    assert reads == [list(range(40))]
+    assert held.pairs == tuple((n, n) for n in range(40))
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype", "tolerance"),
+    [(vs.RGB24, torch.uint8, 0.5 / 255), (vs.YUV444P10, torch.uint16, 1e-5), (vs.RGBS, torch.uint16, 1e-5)],
+)
+def test_frames_are_held_in_the_working_encoding_at_the_sources_depth(
+    make_clip: MakeClip, format: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    job = job_of(make_clip(format, length=2))
+    held = material(job)
+    assert (held.pixels.dtype, held.pixels.shape) == (dtype, (2, 3, 48, 64))
+    light = next(learning.frames.read(learning.frames.to_linear(job.clip, job.colour), [1]))
+    expected = np.clip(light, 0, 1) ** (1 / 2.2)
+    assert np.abs(held.get(1, torch.device("cpu")).numpy() - expected).max() <= tolerance + 1e-6
+
+
+def test_frames_that_would_not_fit_are_held_smaller(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(width=128, height=96)
+    whole = prepare(clip)._encoded(6)
+    assert (whole.width, whole.height) == (128, 96)
+    monkeypatch.setattr(learning, "MEMORY_BYTES", 6 * 64 * 48 * 3)
+    held = prepare(clip)._encoded(6)
+    assert (held.width, held.height) == (64, 48)
+    deep = prepare(make_clip(vs.RGB48, 128, 96))._encoded(6)
+    assert deep.width * deep.height * 6 * 3 * 2 <= 6 * 64 * 48 * 3
+    learned(job_of(clip))
+
+
+def test_pictures_while_it_learns(make_clip: MakeClip) -> None:
+    job = job_of(make_clip(width=32, height=16))
+    pictures = []
+    for event in job.learn():
+        if event.kind == "training":
+            pictures.append(job.recs())
+    assert pictures[0].keys() == {"source", "m4", "m2", "p2", "p4", "delta"}
+    assert all(picture.shape == (16, 32, 3) for picture in pictures[0].values())
+    assert np.array_equal(pictures[0]["source"], pictures[-1]["source"])
+    assert not np.array_equal(pictures[0]["m2"], pictures[-1]["m2"])
+    undisturbed = job_of(make_clip(width=32, height=16), cache="")
+    learned(undisturbed)
+    assert same(weights(undisturbed), weights(job))
+
+
+def test_a_run_folder_gets_best_and_last(make_clip: MakeClip, tmp_path: Path) -> None:
+    job = job_of(make_clip())
+    learned(job)
+    job.save_weights(tmp_path / "ckpt")
+    assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == ["best.safetensors", "last.safetensors"]
+    assert same(checkpoint.read_weights(tmp_path / "ckpt" / "best.safetensors")[0], weights(job))
+
+
+def test_training_off_and_nothing_there(make_clip: MakeClip) -> None:
+    with pytest.raises(ValueError, match=r"^train is off and no network for this clip"):
+        learned(job_of(make_clip(), train=False))
+
+
+def test_an_unusable_device_is_refused_before_anything_is_read(make_clip: MakeClip, reads: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match=r"^device must be auto or one of those here"):
+        prepare(make_clip(), device="cuda:77")
+    assert reads == []
