@@ -132,6 +132,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict]] = []
         self.clip = vs.core.std.BlankClip()
+        self.signature = "source:data;cachemode:int:opt;"
 
     def __call__(self, path: str, **arguments: object) -> vs.VideoNode:
         self.calls.append((path, arguments))
@@ -173,11 +174,13 @@ def test_a_camera_held_upright(rotation: int, turns: int) -> None:
     stack = vs.core.std.StackVertical(
         [vs.core.std.StackHorizontal(halves), vs.core.std.StackHorizontal(halves[:1] * 2)]
     )
-    clip = stack.std.SetFrameProps(Rotation=rotation, _SARNum=4, _SARDen=3)
+    clip = stack.std.SetFrameProps(Rotation=rotation, FlipVertical=0, _SARNum=4, _SARDen=3)
     with sources.upright(clip).get_frame(0) as turned, clip.get_frame(0) as lying:
         assert np.array_equal(turned[0], np.rot90(np.asarray(lying[0]), turns))
         assert turned.props["Rotation"] == 0
         assert turned.props["_SARNum"] / turned.props["_SARDen"] == (3 / 4 if turns % 2 else 4 / 3)
+    with sources.upright(clip.std.SetFrameProps(FlipVertical=1)).get_frame(0) as turned, clip.get_frame(0) as lying:
+        assert np.array_equal(turned[0], np.rot90(np.asarray(lying[0])[::-1], turns))
 
 
 def test_no_source_filter_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,12 +94,13 @@ def expand_parser() -> Parser:
 
     file = parser.add_argument_group(
         "one file that plays",
-        "10-bit HEVC in BT.2020 by ffmpeg (libx265, crf 16), with the input's audio, timestamps and pixel shape. No "
+        "10-bit HEVC in BT.2020 by ffmpeg (libx265), with the input's audio, timestamps and pixel shape. No "
         "run folder is made: the network is kept in the cache. HDR10 is measured before it is encoded; frames beyond "
         "1 GB of memory are expanded twice for it. Odd sizes get one more column or row, a copy of the last.",
     )
     file.add_argument("--out", type=Path, metavar="FILE", help=".mkv or .mp4 to write")
     file.add_argument("--hlg", action="store_true", help="HLG instead of HDR10")
+    file.add_argument("--crf", type=number(float), metavar="Q", default=12.0, help="libx265's quality, 0 to 51 (12)")
     file.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     return parser
 

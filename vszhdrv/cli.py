@@ -250,7 +250,8 @@ def write_file(arguments: argparse.Namespace) -> None:
     if arguments.train_only:
         raise ValueError("--out writes what --train_only does not make: leave one of them out")
     settings_of(arguments)
-    look = video.Look(video.PEAK_NITS if arguments.peak is None else arguments.peak, arguments.white, arguments.hlg)
+    peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
+    look = video.Look(peak, arguments.white, arguments.hlg, arguments.crf)
     video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
     video.find_programs()
 

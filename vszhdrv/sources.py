@@ -78,27 +78,32 @@ def read_video(source: Path, index: Path | None) -> vs.VideoNode:
         return core.ffms2.Source(path, **({"cachefile": str(index / index_name(source))} if index else {"cache": 0}))
     if hasattr(core, "bs"):
         # Mode 1 writes an index only where reading it again saves noticeable time.
-        return core.bs.VideoSource(path, **({"cachemode": 1, "cachepath": str(index)} if index else {"cachemode": 0}))
+        kept = {"cachemode": 1, "cachepath": str(index)} if index else {"cachemode": 0}
+        # Turning the pictures itself, as it does since version 22, it forgets to turn the shape of their pixels.
+        lying = {"apply_rotation": 0} if "apply_rotation" in core.bs.VideoSource.signature else {}
+        return core.bs.VideoSource(path, **kept, **lying)
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
 
 
 def upright(clip: vs.VideoNode) -> vs.VideoNode:
-    """The clip turned as its first frame's `Rotation` (degrees, clockwise) asks for, by quarters.
+    """The clip as a viewer sees it: turned by its first frame's `Rotation` (degrees, clockwise), by quarters, after
+    `FlipVertical`.
 
-    FFMS2 leaves to others what the file says about the camera's position; BestSource does it itself, and says 0 then.
+    By these properties FFMS2 and BestSource leave to others what the file says about the camera's position.
     """
     with clip.get_frame(0) as frame:
-        rotation, sar = frame.props.get("Rotation", 0), (frame.props.get("_SARDen", 1), frame.props.get("_SARNum", 1))
-    if rotation not in (90, 180, 270):
-        return clip
+        rotation, flipped = frame.props.get("Rotation", 0), frame.props.get("FlipVertical", 0)
+        width, height = frame.props.get("_SARNum", 1), frame.props.get("_SARDen", 1)
+    if flipped:
+        clip = clip.std.FlipVertical()
     if rotation == 180:
-        turned = clip.std.Turn180()
-    else:
-        turned = clip.std.Transpose().std.SetFrameProps(_SARNum=sar[0], _SARDen=sar[1])
-        turned = turned.std.FlipHorizontal() if rotation == 90 else turned.std.FlipVertical()
-    return turned.std.SetFrameProps(Rotation=0)
+        clip = clip.std.Turn180()
+    elif rotation in (90, 270):
+        clip = clip.std.Transpose().std.SetFrameProps(_SARNum=height, _SARDen=width)
+        clip = clip.std.FlipHorizontal() if rotation == 90 else clip.std.FlipVertical()
+    return clip.std.SetFrameProps(Rotation=0, FlipVertical=0) if flipped or rotation else clip
 
 
 def index_name(source: Path) -> str:

@@ -41,8 +41,9 @@ HLG_PEAK_NITS = 1000.0
 """The display for which HLG's signal is made: nominal peak of ITU-R BT.2100, where its system gamma is 1.2."""
 HELD_BYTES = 2**30
 """Frames expanded while measuring are held for the encoder up to this much; the others are expanded again."""
-QUALITY = ("-preset", "medium", "-crf", "16")
-"""libx265's: visually lossless for the small errors that HDR displays show, at a fifth of a lossless file or less."""
+CRF = 12.0
+"""libx265's quality unless the user says otherwise. Its usual 18 to 22 are for SDR; HDR displays show more of what they
+lose, and a file that was learned for minutes is a master rather than a copy."""
 LAST_LINES = 3
 """So much of ffmpeg's last words enters an error."""
 
@@ -56,13 +57,15 @@ Picture = list[NDArray[np.uint16]]
 class Look:
     """How linear light becomes a signal.
 
-    peak: nits that nothing exceeds; 0 = no limit. white: nits of SDR white. hlg: HLG, else PQ (HDR10).
+    peak: nits that nothing exceeds; 0 = no limit. white: nits of SDR white. hlg: HLG, else PQ (HDR10). crf: libx265's
+    quality, from 0 (best) to 51.
     Raises ValueError, one sentence, where these don't go together.
     """
 
     peak: float
     white: float
     hlg: bool = False
+    crf: float = CRF
 
     def __post_init__(self) -> None:
         highest = HLG_PEAK_NITS if self.hlg else light.PQ_MAX_NITS
@@ -72,6 +75,8 @@ class Look:
                 f"peak must be {none}over white ({self.white:g} nits) and at most {highest:g} nits"
                 f"{' for HLG' if self.hlg else ''}, not {self.peak:g}"
             )
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf must be from 0 to 51, not {self.crf:g}")
 
 
 # The programs
@@ -88,14 +93,18 @@ class Programs:
 def find_programs() -> Programs:
     """The system's ffmpeg, checked for what is needed of it.
 
-    Raises RuntimeError where there is none, or none that writes 10-bit HEVC.
+    Raises RuntimeError where there is none, or an old one, or none that writes 10-bit HEVC.
     """
     ffmpeg, ffprobe = shutil.which("ffmpeg"), shutil.which("ffprobe")
     if ffmpeg is None or ffprobe is None:
         raise RuntimeError("--out needs the programs ffmpeg and ffprobe on PATH: install ffmpeg")
-    about = subprocess.run([ffmpeg, "-hide_banner", "-h", "encoder=libx265"], capture_output=True, text=True)
-    if "yuv420p10le" not in about.stdout:
-        raise RuntimeError(f"--out needs an ffmpeg with 10-bit libx265, and {ffmpeg} has none")
+    for topic, word, needed in (
+        ("long", "-fps_mode", "5.1 or newer"),
+        ("encoder=libx265", "yuv420p10le", "10-bit libx265"),
+    ):
+        about = subprocess.run([ffmpeg, "-hide_banner", "-h", topic], capture_output=True, text=True)
+        if word not in about.stdout:
+            raise RuntimeError(f"--out needs ffmpeg {needed}, which {ffmpeg} is not")
     return Programs(ffmpeg, ffprobe)
 
 
@@ -319,7 +328,16 @@ def write(
     if delay is not None:
         command += ["-itsoffset", f"{delay:.6f}", "-i", str(source.resolve())]
     command += ["-map", "0:v"] if delay is None else ["-map", "0:v", "-map", "1:a", "-c:a", "copy"]
-    command += [*encoder(content, look), *QUALITY, "-enc_time_base", f"{times.unit.numerator}:{times.unit.denominator}"]
+    command += ["-fps_mode", "passthrough"]
+    command += [
+        *encoder(content, look),
+        "-preset",
+        "medium",
+        "-crf",
+        f"{look.crf:g}",
+        "-enc_time_base",
+        f"{times.unit.numerator}:{times.unit.denominator}",
+    ]
     if target.suffix.lower() == ".mp4":
         command += ["-tag:v", "hvc1", "-movflags", "+faststart"]  # Apple's players open no hev1
     try:

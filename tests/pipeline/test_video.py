@@ -1,0 +1,317 @@
+"""Files that play, from real trainings through the real ffmpeg: what ffprobe says of them, and what is in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import vapoursynth as vs
+from PIL import Image
+
+import vszhdrv
+from vszhdrv import cli, video
+
+WIDTH, HEIGHT, LENGTH = 64, 48, 12
+BT709 = ("-colorspace", "bt709", "-color_trc", "bt709", "-color_primaries", "bt709", "-color_range", "tv")
+RAMP = f"nullsrc=s={WIDTH}x{HEIGHT}:r=24000/1001,geq=lum='clip(50+5*Y+50*sin((X+3*N)/10)\\,16\\,235)':cb=128:cr=128"
+"""Hills that move, their brightest third clipped."""
+MINUS_ONE = (-1 << 16 & 0xFFFFFFFF).to_bytes(4, "big")
+
+
+def usable() -> bool:
+    try:
+        video.find_programs()
+    except RuntimeError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not usable(), reason="needs ffmpeg and ffprobe with 10-bit libx265 and libx264 on PATH")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pictures this small train fastest in one thread, all the more where tests share the processor."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture(scope="module")
+def source(media: Path) -> Path:
+    """An SDR clip with sound. All sources here have its pictures, so that one network serves all."""
+    path = media / "source.mp4"
+    length = f"{LENGTH * 1001 / 24000:.6f}"
+    ffmpeg("-f", "lavfi", "-i", RAMP, "-f", "lavfi", "-i", f"sine=d={length}", "-frames:v", LENGTH,
+           "-pix_fmt", "yuv420p", "-c:v", "libx264", "-qp", 0, "-bf", 2, *BT709, "-c:a", "aac", path)  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def zhdrv(media: Path) -> Callable[..., int]:
+    """Runs the command line in this process: torch is loaded once, and one cache keeps the one network."""
+
+    def run(*arguments: object) -> int:
+        options = ("--epochs", "1", "--device", "cpu", "--cache", media / "cache")
+        return cli.main([str(word) for word in (*arguments, *options)])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def hdr10(media: Path, source: Path, zhdrv: Callable[..., int]) -> Path:
+    assert zhdrv(source, "--out", media / "hdr10.mkv") == 0
+    return media / "hdr10.mkv"
+
+
+def ffmpeg(*arguments: object) -> bytes:
+    command = ["ffmpeg", "-nostdin", "-hide_banner", "-v", "error", "-y", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def probe(path: Path, *what: str) -> dict[str, Any]:
+    command = [
+        "ffprobe",
+        "-v",
+        "error",
+        "-of",
+        "json",
+        *(what or ("-show_streams", "-show_format", "-count_frames")),
+        path,
+    ]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def streams(path: Path) -> dict[str, dict[str, Any]]:
+    return {stream["codec_type"]: stream for stream in probe(path)["streams"]}
+
+
+def times(path: Path, kind: str = "v") -> list[float]:
+    """The packets' timestamps in order."""
+    packets = probe(path, "-select_streams", kind, "-show_entries", "packet=pts_time")["packets"]
+    return sorted(float(packet["pts_time"]) for packet in packets)
+
+
+def sound(path: Path) -> bytes:
+    """A digest of the audio packets."""
+    return ffmpeg("-i", path, "-map", "0:a", "-c", "copy", "-f", "md5", "-")
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if ".part" in path.name]
+
+
+def test_hdr10_file(source: Path, hdr10: Path, media: Path, zhdrv: Callable[..., int]) -> None:
+    """Twice: the second time from what the cache has of network and light."""
+    assert zhdrv(source, "--out", media / "hdr10.mp4") == 0
+    for path in (hdr10, media / "hdr10.mp4"):
+        found = streams(path)
+        picture = found["video"]
+        expected = {
+            "codec_name": "hevc", "profile": "Main 10", "pix_fmt": "yuv420p10le", "width": WIDTH, "height": HEIGHT,
+            "color_primaries": "bt2020", "color_transfer": "smpte2084", "color_space": "bt2020nc", "color_range": "tv",
+            "chroma_location": "topleft", "avg_frame_rate": "24000/1001", "sample_aspect_ratio": "1:1",
+            "nb_read_frames": str(LENGTH),
+        }  # fmt: skip
+        assert {name: picture[name] for name in expected} == expected
+        metadata = {data["side_data_type"]: data for data in picture["side_data_list"]}
+        display, light = metadata["Mastering display metadata"], metadata["Content light level metadata"]
+        as_number = {name: eval(value) for name, value in display.items() if "/" in str(value)}  # "34000/50000"
+        assert as_number == pytest.approx(
+            {"red_x": 0.68, "red_y": 0.32, "green_x": 0.265, "green_y": 0.69, "blue_x": 0.15, "blue_y": 0.06,
+             "white_point_x": 0.3127, "white_point_y": 0.329, "min_luminance": 0.0001, "max_luminance": 1000}
+        )  # fmt: skip
+        assert 203 < light["max_content"] <= 1000 and 0 < light["max_average"] < light["max_content"]
+        in_stream = probe(path, "-select_streams", "v", "-read_intervals", "%+#1", "-show_frames")["frames"][0]
+        assert {data["side_data_type"]: data for data in in_stream["side_data_list"]}.items() >= {
+            "Content light level metadata": light
+        }.items()
+        assert sound(path) == sound(source)
+        assert np.diff(times(path)) == pytest.approx(1001 / 24000, abs=1.1e-3)  # .mkv counts in ms
+    assert streams(media / "hdr10.mp4")["video"]["codec_tag_string"] == "hvc1"
+    assert float(streams(media / "hdr10.mp4")["video"]["duration"]) == float(streams(source)["video"]["duration"])
+    assert not leftovers(media)
+
+
+def test_hlg_file(source: Path, media: Path, zhdrv: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert zhdrv(source, "--out", media / "hlg.mp4", "--hlg") == 0
+    assert "measuring" not in capsys.readouterr().err
+    picture = streams(media / "hlg.mp4")["video"]
+    assert (picture["color_primaries"], picture["color_transfer"]) == ("bt2020", "arib-std-b67")
+    assert (picture["color_space"], picture["color_range"]) == ("bt2020nc", "tv")
+    assert "side_data_list" not in picture and picture["nb_read_frames"] == str(LENGTH)
+
+
+def test_the_file_holds_the_light_that_expand_gives(
+    source: Path, hdr10: Path, media: Path, zhdrv: Callable[..., int]
+) -> None:
+    """The signal is right to a hundredth; at the usual quality libx265 takes away some of the source's 8-bit steps."""
+    assert zhdrv(source, "--out", media / "finest.mkv", "--crf", "4") == 0
+    options = {"epochs": 1, "device": "cpu", "cache": str(media / "cache"), "train": False}
+    expanded = vszhdrv.expand(vs.core.bs.VideoSource(str(source), cachemode=0), peak=1000, **options)
+    for path, highest in ((media / "finest.mkv", 0.01), (hdr10, 0.02)):
+        decoded = vs.core.bs.VideoSource(str(path), cachemode=0).resize.Bicubic(
+            format=vs.RGBS, transfer=vs.TRANSFER_LINEAR, primaries=vs.PRIMARIES_BT709, nominal_luminance=203
+        )
+        assert decoded.num_frames == expanded.num_frames == LENGTH
+        pairs = [
+            np.array([np.asarray(frame[plane]) for frame in both])
+            for both in zip(expanded.frames(), decoded.frames(), strict=True)
+            for plane in range(3)
+        ]
+        before, after = np.concatenate(pairs, axis=1)
+        middle, bright = (before > 0.05) & (before < 1), before > 1.2
+        assert bright.mean() > 0.05  # something was expanded, and it is there
+        assert np.abs(after[middle] / before[middle] - 1).mean() < highest
+        assert after[middle].mean() == pytest.approx(before[middle].mean(), rel=0.003)
+        assert after[bright].mean() == pytest.approx(before[bright].mean(), rel=0.01)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_variable_frame_rate_stays_in_step(source: Path, media: Path, zhdrv: Callable[..., int], suffix: str) -> None:
+    uneven = media / f"uneven{suffix}"
+    ffmpeg("-i", source, "-vf", "setpts='(N+0.4*mod(N,3)+if(gt(N,6),5,0))/25/TB'", "-fps_mode", "passthrough",
+           "-enc_time_base", "1:90000", "-c:v", "libx264", "-qp", 0, *BT709, "-c:a", "copy", uneven)  # fmt: skip
+    out = media / f"variable{suffix}"
+    assert zhdrv(uneven, "--out", out) == 0
+    wanted = times(uneven)
+    assert len(set(np.diff(wanted).round(3))) > 2
+    assert times(out) == pytest.approx(wanted, abs=1.1e-3 if suffix == ".mkv" else 1e-6)
+    assert times(out, "a") == pytest.approx(times(uneven, "a"), abs=1.1e-3)
+    assert sound(out) == sound(uneven)
+
+
+def test_sound_that_begins_before_the_pictures(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
+    late = media / "late.mkv"
+    ffmpeg("-itsoffset", "0.2", "-i", source, "-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy", late)
+    out = media / "in_step.mkv"
+    assert zhdrv(late, "--out", out) == 0
+    lead = times(late)[0] - times(late, "a")[0]
+    assert lead > 0.15
+    assert times(out)[0] - times(out, "a")[0] == pytest.approx(lead, abs=2e-3)
+    assert sound(out) == sound(late)
+
+
+def test_anamorphic_and_rotated(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
+    wide = media / "wide.mp4"
+    ffmpeg("-i", source, "-an", "-vf", "setsar=4/3", "-c:v", "libx264", "-qp", 0, *BT709, wide)
+    assert zhdrv(wide, "--out", media / "wide.mkv") == 0
+    picture = streams(media / "wide.mkv")["video"]
+    assert (picture["width"], picture["height"], picture["sample_aspect_ratio"]) == (WIDTH, HEIGHT, "4:3")
+
+    turned = media / "turned.mp4"
+    # ffmpeg's options for this differ between versions: the track header's matrix, from upright to a quarter clockwise
+    head, track, rest = wide.read_bytes().partition(b"tkhd")
+    one, last = (1 << 16).to_bytes(4, "big"), (1 << 30).to_bytes(4, "big")
+    upright, quarter = (
+        one + bytes(12) + one + bytes(12) + last,
+        bytes(4) + one + bytes(4) + MINUS_ONE + bytes(16) + last,
+    )
+    assert upright in rest
+    turned.write_bytes(head + track + rest.replace(upright, quarter, 1))
+    assert zhdrv(turned, "--out", media / "upright.mp4") == 0
+    picture = streams(media / "upright.mp4")["video"]
+    assert (picture["width"], picture["height"], picture["sample_aspect_ratio"]) == (HEIGHT, WIDTH, "3:4")
+    assert "audio" not in streams(media / "upright.mp4")
+    before, after = (
+        np.frombuffer(ffmpeg("-i", path, "-frames:v", 1, "-f", "rawvideo", "-pix_fmt", "gray", "-"), np.uint8)
+        for path in (turned, media / "upright.mp4")
+    )
+    assert np.corrcoef(before, after)[0, 1] > 0.9
+
+
+def test_pictures_of_odd_size_at_50_a_second(media: Path, zhdrv: Callable[..., int]) -> None:
+    folder = media / "odd"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    picture = np.kron(rng.integers(0, 256, (3, 5, 3), np.uint8), np.ones((9, 7, 1), np.uint8))
+    for n in range(4):
+        Image.fromarray(np.roll(picture, n, axis=0)).save(folder / f"{n}.png")
+    assert zhdrv(folder, "--out", media / "odd.mp4", "--fps", "50") == 0
+    found = streams(media / "odd.mp4")["video"]
+    assert (found["width"], found["height"]) == (36, 28)
+    assert (found["avg_frame_rate"], found["nb_read_frames"]) == ("50/1", "4")
+
+
+def test_levels(source: Path, hdr10: Path, zhdrv: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """What levels says is what the file has."""
+    assert zhdrv("levels", source) == 0
+    out, err = capsys.readouterr()
+    assert "measuring" not in err  # kept since the file was made
+    lines = dict(line.split(": ", 1) for line in out.splitlines())
+    assert list(lines) == ["MaxCLL", "MaxFALL", "x265", "SVT-AV1", "ffmpeg, libx265", "ffmpeg, libsvtav1"]
+    (light,) = (
+        data for data in streams(hdr10)["video"]["side_data_list"] if data["side_data_type"].startswith("Content")
+    )
+    assert lines["MaxCLL"] == f"{light['max_content']} nits" and lines["MaxFALL"] == f"{light['max_average']} nits"
+    assert f"--max-cll {light['max_content']},{light['max_average']}" in lines["x265"]
+    assert zhdrv("levels", source, "--peak", "300") == 0
+    out, err = capsys.readouterr()
+    assert "measuring" in err and int(out.split()[1]) <= 300
+
+
+def test_sound_that_the_container_can_not_hold(
+    source: Path, media: Path, zhdrv: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real ffmpeg that really fails; and what was there stays."""
+    pcm = media / "pcm.mkv"
+    ffmpeg("-i", source, "-c:v", "copy", "-c:a", "pcm_s16le", pcm)
+    target = media / "kept.mp4"
+    target.write_text("an earlier film")
+    assert zhdrv(pcm, "--out", target, "--overwrite") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("zhdrv: ffmpeg failed: ") and "pcm_s16le" in last
+    assert target.read_text() == "an earlier film" and not leftovers(media)
+
+
+def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path) -> None:
+    """Interrupted while ffmpeg runs: soon over, no file, no process left; and ffmpeg is not what decides the words."""
+    slow = tmp_path / "bin"
+    slow.mkdir()
+    (slow / "ffprobe").symlink_to(shutil.which("ffprobe") or "")
+    (slow / "ffmpeg").write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, subprocess, sys, time\n"
+        f"if '-h' in sys.argv: sys.exit(subprocess.call([{shutil.which('ffmpeg')!r}, *sys.argv[1:]]))\n"
+        "pathlib.Path(sys.argv[-1]).write_text('half a film')\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(__import__('os').getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    (slow / "ffmpeg").chmod(0o755)
+    command = [sys.executable, "-m", "vszhdrv", source, "--out", tmp_path / "o.mkv", "--epochs", "1", "--device", "cpu"]
+    environment = {**os.environ, "PATH": f"{slow}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    arguments = [*map(str, command), "--cache", str(media / "cache"), "--hlg"]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        for _ in range(600):
+            if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        assert leftovers(tmp_path)
+        process.send_signal(2)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1].startswith("zhdrv: interrupted") and "Traceback" not in said
+    assert not leftovers(tmp_path) and not (tmp_path / "o.mkv").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
