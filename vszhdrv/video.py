@@ -100,11 +100,11 @@ def find_programs() -> Programs:
         raise RuntimeError("--out needs the programs ffmpeg and ffprobe on PATH: install ffmpeg")
     for topic, word, needed in (
         ("long", "-fps_mode", "5.1 or newer"),
-        ("encoder=libx265", "yuv420p10le", "10-bit libx265"),
+        ("encoder=libx265", "yuv420p10le", "with 10-bit libx265"),
     ):
         about = subprocess.run([ffmpeg, "-hide_banner", "-h", topic], capture_output=True, text=True)
         if word not in about.stdout:
-            raise RuntimeError(f"--out needs ffmpeg {needed}, which {ffmpeg} is not")
+            raise RuntimeError(f"--out needs ffmpeg {needed}: {ffmpeg} is not enough")
     return Programs(ffmpeg, ffprobe)
 
 

@@ -1,0 +1,389 @@
+"""Linear light to HDR10's and HLG's signal against the standards' formulas, time, and what ffmpeg may do wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import vapoursynth as vs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vszhdrv import cli, light, matroska, video
+
+BT2020_LUMA = (0.2627, 0.6780, 0.0593)  # ITU-R BT.2020-2, table 4
+
+
+def pq(nits: np.ndarray) -> np.ndarray:
+    """SMPTE ST 2084, equation 5.1 inverted."""
+    y = (np.asarray(nits) / 10_000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * y) / (1 + 2392 / 128 * y)) ** (2523 / 32)
+
+
+def hlg(nits: np.ndarray) -> np.ndarray:
+    """ITU-R BT.2100-2, table 5, for a display of 1000 nits: R, G, B display light in BT.2020 to the signal."""
+    display = np.asarray(nits) / 1000
+    scene = display * np.dot(BT2020_LUMA, display) ** (-0.2 / 1.2)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
+
+
+def codes_of(rgb: np.ndarray) -> np.ndarray:
+    """R'G'B' in BT.2020 to limited-range 10-bit Y'CbCr, BT.2020-2, tables 4 and 5."""
+    luma = np.dot(BT2020_LUMA, rgb)
+    blue, red = (rgb[2] - luma) / 1.8814, (rgb[0] - luma) / 1.4746
+    return np.array([876 * luma + 64, 896 * blue + 512, 896 * red + 512])
+
+
+def flat(colour: tuple[float, float, float], width: int = 16, height: int = 16, primaries: int = 1) -> vs.VideoNode:
+    clip = vs.core.std.BlankClip(format=vs.RGBS, width=width, height=height, length=2, color=list(colour))
+    return clip.std.SetFrameProps(_Matrix=0, _Transfer=8, _Primaries=primaries, _Range=1)
+
+
+def picture(pixels: np.ndarray) -> vs.VideoNode:
+    """A clip of this (3,H,W) picture in linear light."""
+    base = flat((0, 0, 0), pixels.shape[2], pixels.shape[1])
+
+    def fill(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        frame = f.copy()
+        for plane in range(3):
+            np.asarray(frame[plane])[:] = pixels[plane]
+        return frame
+
+    return base.std.ModifyFrame(base, fill)
+
+
+@pytest.mark.parametrize("white", [100.0, 203.0])
+@pytest.mark.parametrize("primaries", [1, 9, 12])
+@pytest.mark.parametrize("colour", [(1, 1, 1), (0.18, 0.18, 0.18), (4.9, 4.9, 4.9), (1, 0.2, 0.05), (0.05, 0.1, 3)])
+@pytest.mark.parametrize("curve", [pq, hlg])
+def test_signal(curve: Callable[..., np.ndarray], colour: tuple, primaries: int, white: float) -> None:
+    look = video.Look(0 if curve is pq else 1000, white, hlg=curve is hlg)
+    signal = video.signal(flat(colour, primaries=primaries), look)
+    expected = codes_of(curve(np.clip(light.to_bt2020(primaries) @ colour, 0, None) * white))
+    with signal.get_frame(0) as frame:
+        assert (frame.format.id, frame.props["_Matrix"], frame.props["_Primaries"]) == (vs.YUV420P10, 9, 9)
+        assert (frame.props["_Transfer"], frame.props["_Range"]) == (18 if curve is hlg else 16, 0)
+        found = [np.asarray(frame[plane]).mean() for plane in range(3)]
+    assert found == pytest.approx(expected, abs=0.7)
+
+
+def test_reference_white() -> None:
+    """Report ITU-R BT.2408: 203 nits are 58 % of PQ and 75 % of HLG."""
+    assert pq(np.array(203)) == pytest.approx(0.58, abs=0.002)
+    assert hlg(np.full(3, 203)) == pytest.approx(0.75, abs=0.001)
+
+
+@pytest.mark.parametrize("hlg_too", [False, True])
+def test_odd_sizes_repeat_their_edge(hlg_too: bool) -> None:
+    pixels = np.random.default_rng(1).random((3, 17, 19), np.float32)
+    look = video.Look(1000, 203, hlg_too)
+    odd = video.signal(picture(pixels), look)
+    padded = video.signal(picture(np.pad(pixels, ((0, 0), (0, 1), (0, 1)), mode="edge")), look)
+    with odd.get_frame(0) as one:
+        first = video.planes(one)
+    with padded.get_frame(0) as other:
+        second = video.planes(other)
+    assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("look", "words"),
+    [
+        ((100, 203), "peak must be 0 for none, or over white (203 nits) and at most 10000 nits, not 100"),
+        ((20_000, 203), "at most 10000 nits, not 20000"),
+        ((2000, 203, True), "peak must be over white (203 nits) and at most 1000 nits for HLG, not 2000"),
+        ((0, 203, True), "for HLG, not 0"),
+        ((1000, 203, False, 52), "crf must be from 0 to 51, not 52"),
+    ],
+)
+def test_looks_that_make_no_sense(look: tuple, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        video.Look(*look)
+    assert words in str(caught.value)
+
+
+# Light
+
+
+def lit(clip: vs.VideoNode, nits: list[float]) -> vs.VideoNode:
+    """The clip with each frame's light as `graded` would have it."""
+
+    def write(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        frame = f.copy()
+        frame.props.update({"PLSceneMax": [nits[n], 2.0, 3.0], "PLSceneAvg": nits[n] / 2, video.LIT: [0, 0, 16, 16]})
+        return frame
+
+    return clip.std.ModifyFrame(clip, write)
+
+
+def test_measure_only_what_is_missing_and_hold_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = video.signal(lit(flat((1, 1, 1)) * 2, [300.0, 500.0, 400.0, 200.0]), video.Look(1000, 203))
+    levels = light.ClipLight(4, 16, 16)
+    levels.add(1, light.FrameLight(700, 80, (700, 1, 1), (0, 0, 16, 16)))
+    monkeypatch.setattr(video, "HELD_BYTES", 2 * (16 * 16 * 3 // 2) * 2)
+    held: dict = {}
+    assert list(video.measure(clip, levels, held)) == [(1, 3), (2, 3), (3, 3)]
+    assert not levels.missing
+    assert (levels.max_cll, levels.max_fall) == (700, 200)
+    assert sorted(held) == [0, 2]
+    assert [plane.shape for plane in held[0]] == [(16, 16), (8, 8), (8, 8)]
+
+
+def test_light_is_measured_below_the_peak_where_frames_are_made() -> None:
+    """The expansion is played by a stand-in that makes everything eight times as bright."""
+    hdr = SimpleNamespace(expand=lambda linear: 8 * linear)
+    pixels = np.full((3, 4, 6), 0.5, np.float32)
+    made: list = []
+    job = SimpleNamespace(
+        colour=SimpleNamespace(primaries=1),
+        expand=lambda function=None: made.append(function and function(hdr, pixels)),
+    )
+    video.graded(job, video.Look(1000, 203), measured=True)  # type: ignore[arg-type]
+    video.graded(job, video.Look(1000, 203), measured=False)  # type: ignore[arg-type]
+    video.graded(job, video.Look(0, 203), measured=False)  # type: ignore[arg-type]
+    (frame, props), unmeasured, untouched = made
+    assert frame == pytest.approx(light.shoulder(8 * pixels, 1000)) and np.array_equal(frame, unmeasured)
+    assert props["PLSceneMax"] == pytest.approx([frame.max() * 203] * 3, rel=1e-5)
+    assert props[video.LIT] == [0, 0, 6, 4]
+    assert untouched is None
+
+
+def test_light_is_kept_under_all_that_decides_it() -> None:
+    def job(n_exp_down: int = 2, loss: str = "1") -> SimpleNamespace:
+        trained = SimpleNamespace(metadata={"key": "a", "loss": loss})
+        return SimpleNamespace(trained=trained, config=SimpleNamespace(n_exp_down=n_exp_down, n_exp_up=2))
+
+    looks = [video.Look(1000, 203), video.Look(900, 203), video.Look(1000, 100)]
+    keys = [video.light_key(job(), look) for look in looks]  # type: ignore[arg-type]
+    keys += [video.light_key(other, looks[0]) for other in (job(3), job(loss="2"))]  # type: ignore[arg-type]
+    assert len(set(keys)) == len(keys)
+    assert video.light_key(job(), video.Look(1000, 203, crf=20)) == keys[0]  # type: ignore[arg-type]
+
+
+# Time
+
+
+def test_durations_come_from_the_frames() -> None:
+    wanted = [Fraction(1, 25), Fraction(3, 50), Fraction(1, 30)]
+
+    def write(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        frame = f.copy()
+        if n < 3:
+            frame.props.update({"_DurationNum": wanted[n].numerator, "_DurationDen": wanted[n].denominator})
+        else:  # as BestSource leaves its last frame
+            del frame.props["_DurationNum"], frame.props["_DurationDen"]
+        return frame
+
+    clip = flat((0, 0, 0)) * 2
+    found = list(video.durations(clip.std.ModifyFrame(clip, write)))
+    assert found == [*wanted, wanted[-1]]
+    timing = video.Timing(found)
+    assert timing.starts == [0, Fraction(1, 25), Fraction(1, 10), Fraction(2, 15)]
+    assert (timing.constant, timing.unit) == (None, Fraction(1, 150))
+    still = video.Timing([Fraction(1001, 24000)] * 3)
+    assert (still.constant, still.unit) == (Fraction(1001, 24000), Fraction(1001, 24000))
+
+
+@given(st.lists(st.fractions(Fraction(1, 1000), 2, max_denominator=90_000), min_size=1, max_size=9))
+def test_every_timestamp_is_a_whole_number_of_units(durations: list[Fraction]) -> None:
+    timing = video.Timing(durations)
+    if timing.unit != Fraction(1, 1_000_000):
+        assert all((start / timing.unit).denominator == 1 for start in timing.starts)
+    assert timing.unit.denominator < 2**31 and timing.unit.numerator < 2**31
+
+
+# The stream
+
+
+def elements(content: bytes) -> list[tuple[int, bytes]]:
+    """EBML by RFC 8794, read by other means than it was written: identifiers and contents, one level."""
+    found = []
+    while content:
+        width = 9 - content[0].bit_length()
+        identifier, content = int.from_bytes(content[:width], "big"), content[width:]
+        width = 9 - content[0].bit_length()
+        size = int.from_bytes(content[:width], "big") & ((1 << 7 * width) - 1)
+        if size == (1 << 7 * width) - 1:
+            size = len(content) - width  # unknown: to the end
+        found.append((identifier, content[width : width + size]))
+        content = content[width + size :]
+    return found
+
+
+def test_the_stream_says_it_all() -> None:
+    mastering = matroska.Mastering((0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329), 1000.0, 0.0001, 812, 93)
+    track = matroska.Track(720, 576, Fraction(16, 15), 16, Fraction(1, 25), mastering)
+    data = b"x" * 100
+    stream = matroska.header(track) + matroska.frame_header(Fraction(2, 25), Fraction(1, 25), 100) + data
+    (_, start), (segment, body) = elements(stream)
+    assert segment == 0x18538067 and dict(elements(start))[0x4282] == b"matroska"
+    parts = dict(elements(body))
+    entry = dict(elements(dict(elements(parts[0x1654AE6B]))[0xAE]))
+    shown = dict(elements(entry[0xE0]))
+    as_number = {identifier: int.from_bytes(content, "big") for identifier, content in shown.items()}
+    assert (as_number[0xB0], as_number[0xBA]) == (720, 576)
+    assert Fraction(as_number[0x54B0], as_number[0x54BA]) == Fraction(16, 15) * Fraction(720, 576)
+    assert int.from_bytes(entry[0x23E383], "big") == 40_000_000
+    colour = dict(elements(shown[0x55B0]))
+    assert [int.from_bytes(colour[i], "big") for i in (0x55B1, 0x55BA, 0x55BB, 0x55BC, 0x55BD)] == [9, 16, 9, 812, 93]
+    cluster = dict(elements(parts[0x1F43B675]))
+    assert int.from_bytes(cluster[0xE7], "big") == 80_000_000
+    group = dict(elements(cluster[0xA0]))
+    assert int.from_bytes(group[0x9B], "big") == 40_000_000 and group[0xA1] == b"\x81\0\0\0" + data
+
+
+# ffmpeg
+
+
+CONTENT = video.Content(video.Timing([Fraction(1, 24)] * 2), None, 1)
+
+
+def program(folder: Path, name: str, code: str) -> None:
+    path = folder / name
+    path.write_text(f"#!{sys.executable}\nimport sys\n{code}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Puts stand-ins for ffmpeg, with this code, and ffprobe in place of what the system has."""
+
+    def install(code: str) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        program(folder, "ffmpeg", f"if '-h' in sys.argv: print('-fps_mode yuv420p10le'); sys.exit()\n{code}")
+        program(folder, "ffprobe", "print('{}')")
+        monkeypatch.setenv("PATH", str(folder))
+        return folder
+
+    return install
+
+
+def encode(target: Path) -> list[int]:
+    look = video.Look(1000, 203, hlg=True)
+    clip = video.signal(flat((1, 1, 1)), look)
+    return list(video.write(clip, {}, look, CONTENT, target.parent / "no file", target))
+
+
+def test_the_target_appears_when_it_is_whole(tmp_path: Path, programs: Callable[[str], Path]) -> None:
+    programs("data = sys.stdin.buffer.read(); open(sys.argv[-1], 'wb').write(data)")
+    target = tmp_path / "o.mkv"
+    target.write_text("before")
+    assert encode(target) == [1, 2]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["o.mkv"]
+    _, (_, body) = elements(target.read_bytes())
+    blocks = [dict(elements(dict(elements(content))[0xA0])) for name, content in elements(body) if name == 0x1F43B675]
+    assert [len(block[0xA1]) for block in blocks] == [4 + 16 * 16 * 3 // 2 * 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("sys.stdin.buffer.read(); sys.exit('a\\nb\\nc\\n\\nNo space left')", "ffmpeg failed: b; c; No space left"),
+        ("sys.exit('Unknown encoder')", "ffmpeg failed: Unknown encoder"),
+        ("import os; os.close(0); sys.exit(0)", "ffmpeg failed: it says nothing"),
+        ("sys.stdin.buffer.read(); import os; os.kill(os.getpid(), 9)", "ffmpeg failed: it says nothing"),
+    ],
+)
+def test_ffmpeg_fails(tmp_path: Path, programs: Callable[[str], Path], code: str, words: str) -> None:
+    programs(f"open(sys.argv[-1], 'w').write('half')\n{code}")
+    target = tmp_path / "o.mp4"
+    target.write_text("before")
+    with pytest.raises(RuntimeError) as caught:
+        look = video.Look(1000, 203, hlg=True)
+        clip = video.signal(flat((1, 1, 1), 512, 512), look)  # more than a pipe holds
+        list(video.write(clip, {}, look, CONTENT, tmp_path / "no file", target))
+    assert str(caught.value) == words
+    assert target.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["o.mp4"]
+
+
+def test_a_source_that_fails_ends_ffmpeg(tmp_path: Path, programs: Callable[[str], Path]) -> None:
+    programs("open(sys.argv[-1], 'w').write('half'); sys.stdin.buffer.read(); import time; time.sleep(60)")
+    look = video.Look(1000, 203, hlg=True)
+
+    def fail(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        raise OSError("frame is torn")
+
+    base = video.signal(flat((1, 1, 1)), look)
+    with pytest.raises(vs.Error, match="frame is torn"):
+        list(video.write(base.std.ModifyFrame(base, fail), {}, look, CONTENT, tmp_path / "no file", tmp_path / "o.mkv"))
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "--out needs the programs ffmpeg and ffprobe on PATH: install ffmpeg"),
+        ("-vsync yuv420p10le", "--out needs ffmpeg 5.1 or newer"),
+        ("-fps_mode yuv420p", "--out needs ffmpeg with 10-bit libx265"),
+    ],
+)
+def test_ffmpeg_is_missing_or_lacks_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str | None, words: str
+) -> None:
+    """Told before the input is opened: this one could not be."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if answer is not None:
+        program(tmp_path, "ffmpeg", f"print({answer!r})")
+        program(tmp_path, "ffprobe", "")
+    (tmp_path / "in.mp4").write_text("no video")
+    assert cli.main([str(tmp_path / "in.mp4"), "--out", str(tmp_path / "o.mkv")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"zhdrv: {words}")
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "o.avi"], "--out must end in .mkv or .mp4, not 'o.avi'"),
+        (["--out", "nowhere/o.mkv"], "is in a folder that does not exist"),
+        (["--out", "there.mkv"], "there.mkv exists already: --overwrite replaces it"),
+        (["--out", "folder.mkv", "--overwrite"], "folder.mkv exists already"),
+        (["--out", "in.mkv", "--overwrite"], "is the input itself"),
+        (["--out", "o.mkv", "--train_only"], "leave one of them out"),
+        (["--out", "o.mkv", "--peak", "150"], "over white (203 nits)"),
+        (["--out", "o.mkv", "--hlg", "--peak", "4000"], "at most 1000 nits for HLG"),
+        (["--out", "o.mkv", "--epochs", "0"], "epochs must be from 1"),
+        (["--hlg"], "--hlg is for a file that plays: name it with --out"),
+        (["--overwrite"], "--overwrite is for a file that plays"),
+        (["--peak", "100"], "peak must be 0 for none, or over white"),
+    ],
+)
+def test_bad_arguments(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in.mkv", "there.mkv"):
+        Path(name).write_text("no video")
+    Path("folder.mkv").mkdir()
+    assert cli.main(["in.mkv", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("zhdrv: ") and words in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mkv", "in.mkv", "there.mkv"]
+
+
+def test_levels_checks_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["levels", "none.mp4", "--peak", "100"]) == 2
+    assert "peak must be 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["levels", "none.mp4", "--out", "o.mkv"])
+
+
+def test_loads_no_torch() -> None:
+    code = "import sys, vszhdrv.video; sys.exit(bool({'torch', 'vapoursynth', 'OpenEXR'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
