@@ -207,8 +207,8 @@ def test_four_processes_train_once_and_agree(script: Path, alone: tuple[Path, Vs
     output = b"".join(vspipe.end() for vspipe in together)
     assert sorted(map(trains, together)) == [False, False, False, True]
     for vspipe in together:
-        assert vspipe.count("another process is training") <= (0 if trains(vspipe) else 1)
-    assert sum(vspipe.count("another process is training") for vspipe in together) > 0
+        assert vspipe.count("another process or filter is training") <= (0 if trains(vspipe) else 1)
+    assert sum(vspipe.count("another process or filter is training") for vspipe in together) > 0
     assert names(own_cache) == ["last.safetensors", "safetensors"]
     assert output == alone[1].output
 
@@ -236,7 +236,7 @@ def test_killed_again_and_again_the_network_is_the_same(
     late = Vspipe(script, "-", HANG="safetensors")
     late.wait_for("hanging")
     waiter = Vspipe(script, "-")
-    waiter.wait_for("another process is training")
+    waiter.wait_for("another process or filter is training")
     late.kill()
     assert going_on_from(late) == going_on_from(saving)
     # Who waited goes on in the place of who was killed.
@@ -281,7 +281,7 @@ def test_killing_who_waits_harms_nobody(script: Path, alone: tuple[Path, Vspipe]
     trainer.wait_for("zhdrv: training 1 of")
     os.killpg(trainer.process.pid, signal.SIGSTOP)  # it shall not end before the other has come
     waiter = Vspipe(script, "-")
-    waiter.wait_for("another process is training")
+    waiter.wait_for("another process or filter is training")
     waiter.kill()
     os.killpg(trainer.process.pid, signal.SIGCONT)
     assert trainer.end() == alone[1].output

@@ -10,7 +10,7 @@ import hashlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from typing import Any
@@ -23,8 +23,8 @@ from .colour import Colour, as_data, check_clip, linear_primaries, resolve_colou
 from .errors import FrameError, sentence
 
 __all__ = [
-    "Colour", "FrameError", "check_clip", "digest", "digest_positions", "linear_primaries",
-    "on_passing", "on_request", "read", "resolve_colour",
+    "Colour", "Digest", "FrameError", "check_clip", "digest", "digest_positions", "linear_primaries",
+    "on_passing", "on_request", "planes_of", "read", "resolve_colour",
     "to_encoded", "to_linear",
 ]  # fmt: skip
 
@@ -50,6 +50,30 @@ def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[Pixels]:
             yield _pixels(frame)
 
 
+class Digest:
+    """The fingerprint that `digest` gives, of frames that come one by one, in any order and from any thread."""
+
+    def __init__(self, clip: vs.VideoNode, positions: Sequence[int]) -> None:
+        form = clip.format
+        codes = (int(form.color_family), int(form.sample_type), form.bits_per_sample)
+        shape = (form.subsampling_w, form.subsampling_h, clip.width, clip.height, clip.num_frames)
+        self._digested = hashlib.sha256(repr((codes, shape, list(positions))).encode())
+        self._frames = [b""] * len(positions)
+
+    def add(self, place: int, planes: Iterable[Pixels]) -> None:
+        """The planes of the frame at `positions[place]`."""
+        digested = hashlib.sha256()
+        for plane in planes:
+            digested.update(np.ascontiguousarray(plane))
+        self._frames[place] = digested.digest()
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits, once all frames were added."""
+        digested = self._digested.copy()
+        digested.update(b"".join(self._frames))
+        return digested.hexdigest()
+
+
 def digest(clip: vs.VideoNode, positions: Sequence[int]) -> str:
     """A fingerprint (64 hexadecimal digits) of whole planes at `positions`, and of the clip's format, size and length.
 
@@ -58,14 +82,10 @@ def digest(clip: vs.VideoNode, positions: Sequence[int]) -> str:
     Raises:
         vs.Error: the source failed; the text is its own.
     """
-    form = clip.format
-    codes = (int(form.color_family), int(form.sample_type), form.bits_per_sample)
-    shape = (form.subsampling_w, form.subsampling_h, clip.width, clip.height, clip.num_frames)
-    digested = hashlib.sha256(repr((codes, shape, list(positions))).encode())
+    digested = Digest(clip, positions)
     with closing(_requested(clip, positions)) as frames:
-        for frame in frames:
-            for plane in range(form.num_planes):
-                digested.update(np.ascontiguousarray(frame[plane]))
+        for place, frame in enumerate(frames):
+            digested.add(place, planes_of(frame))
     return digested.hexdigest()
 
 
@@ -131,8 +151,13 @@ def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels], None]) -> v
     return clip.std.ModifyFrame(clip, look)
 
 
+def planes_of(frame: vs.VideoFrame) -> list[Pixels]:
+    """A frame's planes, not copied: they last as long as the frame is open."""
+    return [np.asarray(frame[plane]) for plane in range(frame.format.num_planes)]
+
+
 def _pixels(frame: vs.VideoFrame) -> Pixels:
-    return np.stack([np.asarray(frame[plane]) for plane in range(frame.format.num_planes)])
+    return np.stack(planes_of(frame))
 
 
 def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.VideoFrame]:

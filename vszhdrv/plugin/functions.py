@@ -16,7 +16,7 @@ from vszhdrv import exr, light
 from vszhdrv.progress import Meters, duration
 
 from . import frames
-from .learning import Event, Pixels, log, prepare
+from .learning import Event, Job, Pixels, log, prepare
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
@@ -32,6 +32,7 @@ BLACK = 2.0**-20
 def expand(
     clip: vs.VideoNode,
     *,
+    when: str = "call",
     strength: float = 1.0,
     peak: float = 0.0,
     white: float = exr.SDR_WHITE_NITS,
@@ -41,6 +42,7 @@ def expand(
 
     Args:
         clip: any constant format and size from 16x16; at least 2 frames unless `still`.
+        when: to learn: "call", before the clip is returned; or "frame", when its first frame is requested.
         strength: 0 to 1, between the linearised source and the full expansion, in stops.
         peak: highest luminance of the result in nits; a smooth shoulder below it leaves everything up to SDR white
             alone. 0: none.
@@ -56,8 +58,7 @@ def expand(
         vs.Error: the source failed.
     """
     _check_look(strength, peak, white)
-    job = prepare(clip, **learning)
-    follow(job.learn())
+    job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, linear: Pixels) -> frames.Computed:
         hdr = looked(expander, linear, strength, peak, white)
@@ -66,12 +67,13 @@ def expand(
         levels = light.frame_light(hdr, white, job.colour.primaries)
         return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits}
 
-    return job.expand(compute)
+    return job.expand(compute, follow=follow)
 
 
 def mask(
     clip: vs.VideoNode,
     *,
+    when: str = "call",
     strength: float = 1.0,
     peak: float = 0.0,
     white: float = exr.SDR_WHITE_NITS,
@@ -86,8 +88,7 @@ def mask(
         ValueError, vs.Error: as `expand`.
     """
     _check_look(strength, peak, white)
-    job = prepare(clip, **learning)
-    follow(job.learn())
+    job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, linear: Pixels) -> Pixels:
         luminance = np.array(LUMINANCE, np.float32)
@@ -97,7 +98,7 @@ def mask(
         stops: Pixels = np.log2(np.maximum(after, BLACK) / np.maximum(before, BLACK))
         return stops[None]
 
-    return job.expand(compute, planes=1)
+    return job.expand(compute, planes=1, follow=follow)
 
 
 def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
@@ -173,6 +174,16 @@ def version() -> dict[str, str]:
         "device": str(choose_device("auto")),
         "path": str(Path(vszhdrv.__file__).parent),
     }
+
+
+def _prepared(clip: vs.VideoNode, when: str, learning: dict[str, Any]) -> Job:
+    """The clip's job, which has learned already unless that is for the first frame to do."""
+    if when not in ("call", "frame"):
+        raise ValueError(f"when must be call or frame, not {when!r}")
+    job = prepare(clip, **learning)
+    if when == "call":
+        follow(job.learn())
+    return job
 
 
 def _check_look(strength: float, peak: float, white: float) -> None:

@@ -271,7 +271,7 @@ class Job:
             yield from self._train(material, slot)
 
     def _say_waiting(self) -> None:
-        log("another process is training on this clip; waiting for its network")
+        log("another process or filter is training on this clip; waiting for its network")
 
     def _train(self, material: Frames, slot: Slot) -> Generator[Event]:
         from vszhdrv.zhdrv import training

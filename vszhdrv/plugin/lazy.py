@@ -1,0 +1,97 @@
+"""Work on a clip's frames that waits for the first request of another clip.
+
+In a frame callback nobody may ask for a frame and wait for it: with all of VapourSynth's threads waiting, none is left
+to make the frame. A filter says instead which frames it needs and is called when they are there. So a job that reads is
+written as a generator that yields what it wants read, and goes on when that is done; `after` makes filters of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import vapoursynth as vs
+
+from .errors import FrameError
+from .frames import planes_of
+
+if TYPE_CHECKING:
+    from .frames import Pixels
+
+_ending = threading.Event()
+atexit.register(_ending.set)  # runs before VapourSynth's own, which waits for the frames that are under way
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A wish: `take(place, planes)` for the frame at each `positions[place]` of `clip`.
+
+    Frames come in any order, from any thread; the planes (height, width) last as long as the call.
+    """
+
+    kind: Literal["scoring", "reading"]
+    clip: vs.VideoNode
+    positions: Sequence[int]
+    take: Callable[[int, Iterable[Pixels]], None]
+
+
+def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.VideoNode:
+    """`clip`, none of whose frames is made before the job is done; the first request of any frame sets it going.
+
+    A ValueError or OSError of the job is the frame's error, as one sentence, and the next request begins it anew.
+    The job may compute for long: its last step blocks one of the core's threads.
+    """
+    token = vs.core.std.BlankClip(format=vs.GRAY8, width=1, height=1, length=1)  # says that something is done
+    done = False
+
+    def begin(n: int) -> vs.VideoNode:
+        return token if done else go_on(_portions(job()))
+
+    def go_on(portions: Iterator[Reading]) -> vs.VideoNode:
+        nonlocal done
+        try:
+            reading = next(portions)
+        except StopIteration:
+            done = True
+            return token
+        except (ValueError, OSError) as error:
+            raise FrameError(str(error)) from None
+        taken = [
+            token.std.ModifyFrame([token, reading.clip[position]], partial(take, reading, place))
+            for place, position in enumerate(reading.positions)
+        ]
+        return token.std.FrameEval(lambda n, f: go_on(portions), prop_src=taken)
+
+    def take(reading: Reading, place: int, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
+        reading.take(place, planes_of(f[1]))
+        return f[0]  # a filter holds its inputs until its frame is made: one of a single pixel
+
+    # Requests of one frame of one filter that come while it is made share it: the job runs once at a time.
+    finished = token.std.FrameEval(begin)
+    return clip.std.FrameEval(lambda n, f: clip, prop_src=finished)
+
+
+def _portions(readings: Iterator[Reading]) -> Iterator[Reading]:
+    """The same, no more frames at once than the core has threads: this bounds how many wait to be taken."""
+    for reading in readings:
+        for first in range(0, len(reading.positions), vs.core.num_threads):
+            positions = reading.positions[first : first + vs.core.num_threads]
+            yield Reading(reading.kind, reading.clip, positions, partial(_take_from, reading, first))
+
+
+def _take_from(reading: Reading, first: int, place: int, planes: Iterable[Pixels]) -> None:
+    reading.take(first + place, planes)
+
+
+def until_exit[T](events: Generator[T]) -> Generator[T]:
+    """The events, until the process wants to end: then FrameError, and their generator is closed."""
+    with closing(events):
+        for event in events:
+            if _ending.is_set():
+                raise FrameError("the process is ending")
+            yield event
