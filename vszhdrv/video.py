@@ -385,7 +385,10 @@ def feed(
     others = [n for n in range(clip.num_frames) if n not in held]
     with (
         tempfile.TemporaryFile() as words,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words) as program,
+        # In a group of its own: Ctrl-C is ours to answer, and the terminal would send it to the child as well.
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, process_group=0
+        ) as program,
     ):
         assert program.stdin is not None
         whole = False
