@@ -1,0 +1,133 @@
+"""The scripts in examples/ as their users run them: vspipe, and where they say so ffmpeg, on the clip beside them.
+
+The copies that run here see the clip's first frames, small, and learn for a moment; nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WIDTH, HEIGHT, LENGTH = 160, 90, 8
+LIMIT = 120.0
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with short examples/ and the cache that they share."""
+    folder = tmp_path_factory.mktemp("checkout")
+    copies = folder / "examples"
+    copies.mkdir()
+    shutil.copy(EXAMPLES / "room.mp4", copies)
+    for script in EXAMPLES.glob("*.vpy"):
+        small = rf"\1[:{LENGTH}].resize.Bicubic({WIDTH}, {HEIGHT})"
+        short, sources = re.subn(r"(VideoSource\(.+?absolute\(\)\))", small, script.read_text())
+        short, calls = re.subn(r"zhdrv\.Expand\((\w+)", r"zhdrv.Expand(\1, epochs=1", short)
+        assert (sources, calls) == (1, 1), script
+        (copies / script.name).write_text(short)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    own = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "XDG_CONFIG_HOME": str(folder),  # where vspipe writes down which Python it runs
+        "VSZHDRV_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",  # the fastest for pictures this small
+    }
+    return {**os.environ, **own}
+
+
+def vspipe(folder: Path, script: str, *arguments: str) -> bytes:
+    """What vspipe writes on standard output for examples/SCRIPT, called from the folder above."""
+    command = ["vspipe", f"examples/{script}", *arguments]
+    done = subprocess.run(command, capture_output=True, cwd=folder, env=environment(folder), timeout=LIMIT)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def planes(raw: bytes) -> np.ndarray:
+    """A raw RGBS frame, as (3, height, width)."""
+    return np.frombuffer(raw, np.float32).reshape(3, HEIGHT, WIDTH)
+
+
+def test_expand_goes_above_white_and_denoise_before_changes_little(folder: Path) -> None:
+    expanded = planes(vspipe(folder, "expand.vpy", "-e", "0", "-"))
+    assert expanded.max() > 1.5
+    denoised = planes(vspipe(folder, "denoise_before.vpy", "-e", "0", "-"))
+    shadows = expanded < 0.5
+    assert 0 < np.abs(denoised - expanded)[shadows].mean() < 0.005
+    assert (folder / "cache" / "networks").is_dir()
+
+
+def test_denoise_after_is_16_bit_pq(folder: Path) -> None:
+    stream = vspipe(folder, "denoise_after.vpy", "-c", "y4m", "-e", "1", "-")
+    header, _, rest = stream.partition(b"\n")
+    assert f"W{WIDTH} H{HEIGHT} ".encode() in header and b"C444p16" in header
+    luma = np.frombuffer(rest.removeprefix(b"FRAME\n"), np.uint16, WIDTH * HEIGHT)
+    white = 219 * 0.581 + 16  # 203 nits in PQ
+    assert luma.max() > white * 256
+    assert 0.2 < np.median(luma) / 65536 < 0.5
+
+
+def test_exr_leaves_the_frames_that_were_asked_for(folder: Path) -> None:
+    vspipe(folder, "exr.vpy", "-s", "2", "-e", "3", "--")
+    assert sorted(file.name for file in (folder / "examples" / "room_exr").iterdir()) == [
+        "room.000002.exr",
+        "room.000003.exr",
+    ]
+
+
+def test_preview_shows_both_and_a_ladder(folder: Path) -> None:
+    beside = vspipe(folder, "preview_sdr.vpy", "-c", "y4m", "-e", "0", "-")
+    ladder = vspipe(folder, "preview_sdr.vpy", "-o", "1", "-c", "y4m", "-e", "0", "-")
+    assert f"W{2 * WIDTH} H{HEIGHT} ".encode() in beside
+    assert f"W{5 * WIDTH} H{HEIGHT} ".encode() in ladder
+    luma = np.frombuffer(ladder.partition(b"FRAME\n")[2], np.uint8, 5 * WIDTH * HEIGHT).reshape(HEIGHT, 5, WIDTH)
+    steps = luma[HEIGHT // 2 :].mean(axis=(0, 2))  # the lower half has no captions
+    assert (np.diff(steps) > 5).all()
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("script", "transfer"), [("hdr10", "smpte2084"), ("hlg", "arib-std-b67")])
+def test_the_command_in_the_script_makes_a_tagged_file(folder: Path, script: str, transfer: str) -> None:
+    text = (folder / "examples" / f"{script}.vpy").read_text()
+    lines = re.findall(r"^    (.+)$", text.split('"""')[1], re.MULTILINE)
+    command = "set -o pipefail\n" + "\n".join(lines).replace("vspipe ", "vspipe -e 1 ", 1)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=folder, env=environment(folder), timeout=LIMIT
+    )
+    assert done.returncode == 0, done.stderr
+
+    probe = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-show_frames", f"room_{script}.mp4"]
+    found = json.loads(subprocess.run(probe, capture_output=True, check=True, cwd=folder).stdout)
+    (stream,), frames = found["streams"], found["frames"]
+    assert len(frames) == 2
+    wanted = {
+        "codec_name": "hevc",
+        "codec_tag_string": "hvc1",
+        "pix_fmt": "yuv420p10le",
+        "color_range": "tv",
+        "color_primaries": "bt2020",
+        "color_transfer": transfer,
+        "color_space": "bt2020nc",
+        "chroma_location": "topleft",
+    }
+    assert {name: stream[name] for name in wanted} == wanted
+    side = {data["side_data_type"]: data for data in frames[0].get("side_data_list", [])}
+    if script == "hdr10":
+        assert side["Content light level metadata"]["max_content"] == 1000
+        assert side["Mastering display metadata"]["max_luminance"] == "10000000/10000"
+    else:
+        assert not any("light level" in kind for kind in side)
