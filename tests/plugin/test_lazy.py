@@ -3,6 +3,7 @@
 import gc
 import re
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
@@ -119,6 +120,7 @@ def test_few_frames_wait_to_be_taken(threads: int) -> None:
 
     def take(place: int, planes: Planes) -> None:
         nonlocal waiting
+        time.sleep(0.002)
         with lock:
             waiting -= 1
 

@@ -50,22 +50,23 @@ def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.Video
     done = False
 
     def begin(n: int) -> vs.VideoNode:
-        return token if done else go_on(_portions(job()))
+        return token if done else go_on(job())
 
-    def go_on(portions: Iterator[Reading]) -> vs.VideoNode:
+    def go_on(readings: Iterator[Reading]) -> vs.VideoNode:
         nonlocal done
         try:
-            reading = next(portions)
+            reading = next(readings)
         except StopIteration:
             done = True
             return token
         except (ValueError, OSError) as error:
             raise FrameError(str(error)) from None
+        # VapourSynth finishes what it has begun before it makes more: few frames wait to be taken.
         taken = [
             token.std.ModifyFrame([token, reading.clip[position]], partial(take, reading, place))
             for place, position in enumerate(reading.positions)
         ]
-        return token.std.FrameEval(lambda n, f: go_on(portions), prop_src=taken)
+        return token.std.FrameEval(lambda n, f: go_on(readings), prop_src=taken)
 
     def take(reading: Reading, place: int, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
         reading.take(place, planes_of(f[1]))
@@ -74,18 +75,6 @@ def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.Video
     # Requests of one frame of one filter that come while it is made share it: the job runs once at a time.
     finished = token.std.FrameEval(begin)
     return clip.std.FrameEval(lambda n, f: clip, prop_src=finished)
-
-
-def _portions(readings: Iterator[Reading]) -> Iterator[Reading]:
-    """The same, no more frames at once than the core has threads: this bounds how many wait to be taken."""
-    for reading in readings:
-        for first in range(0, len(reading.positions), vs.core.num_threads):
-            positions = reading.positions[first : first + vs.core.num_threads]
-            yield Reading(reading.kind, reading.clip, positions, partial(_take_from, reading, first))
-
-
-def _take_from(reading: Reading, first: int, place: int, planes: Iterable[Pixels]) -> None:
-    reading.take(first + place, planes)
 
 
 def until_exit[T](events: Generator[T]) -> Generator[T]:
