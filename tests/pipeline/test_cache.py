@@ -177,6 +177,11 @@ def expand(clip: vs.VideoNode, **arguments: Any) -> vs.VideoNode:
     return expanded
 
 
+def mask(clip: vs.VideoNode, **arguments: Any) -> vs.VideoNode:
+    masked: vs.VideoNode = vs.core.zhdrv.Mask(clip, **arguments)
+    return masked
+
+
 def pixels(clip: vs.VideoNode) -> bytes:
     """What vspipe writes for an RGB clip: planes G, B, R."""
     planes = []
@@ -359,6 +364,63 @@ def test_what_makes_another_network_misses(
 
 def test_what_only_the_expansion_depends_on_hits(trained: Path) -> None:
     expand(source(), train=False, strength=0.5, peak=1000, n_exp_up=1)
+
+
+def counted(clip: vs.VideoNode, calls: list[int]) -> vs.VideoNode:
+    return clip.std.FrameEval(lambda n: calls.append(n) or clip)
+
+
+def test_when_frame_costs_nothing_before_the_first_frame(script: Path, own_cache: Path) -> None:
+    calls: list[int] = []
+    expand(counted(source(), calls), when="frame")
+    assert set(calls) == {0}  # its colour
+    lazy = script.with_name("lazy.vpy")
+    lazy.write_text(CLIP + "clip = core.zhdrv.Expand(clip, when='frame')\nclip.set_output()\nprint(*sys.modules)\n")
+    info = Vspipe(lazy, "--info").end().decode()
+    assert f"Frames: {LENGTH}" in info
+    assert " vszhdrv.plugin.learning " in info and " torch " not in info
+    assert list(own_cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_when_frame_learns_the_same_and_once(
+    alone: tuple[Path, Vspipe], own_cache: Path, log: list[str], threads: int
+) -> None:
+    before = vs.core.num_threads
+    vs.core.num_threads = threads
+    try:
+        clips = [function(source(), epochs=1, device="cpu", when="frame") for function in (expand, mask, expand)]
+        requests = [clip.get_frame_async(n) for n in range(LENGTH) for clip in clips]
+        for request in requests:
+            request.result(LIMIT).close()
+    finally:
+        vs.core.num_threads = before
+    assert sum("zhdrv: training takes about" in line for line in log) == 1
+    assert_same_networks(own_cache, alone[0])
+    assert pixels(clips[0]) == pixels(clips[2]) == alone[1].output
+
+
+def test_when_frame_chooses_among_many_frames_as_the_call_does(own_cache: Path, tmp_path: Path) -> None:
+    flicker = source().std.Expr("x 2 /") + source()
+    clip = flicker.std.Loop(10)  # more frames than one learns from
+    caches = [str(tmp_path / when) for when in ("call", "frame")]
+    call, frame = (expand(clip, when=when, cache=cache) for when, cache in zip(("call", "frame"), caches, strict=True))
+    assert pixels(frame[:3]) == pixels(call[:3])
+    assert_same_networks(*map(Path, caches))
+
+
+def test_when_frame_fails_at_the_frame_in_a_sentence(own_cache: Path) -> None:
+    clip = expand(source(), when="frame", train=False)
+    with pytest.raises(vs.Error) as caught:
+        clip.get_frame(3)
+    assert str(caught.value).strip().startswith("zhdrv: train is off and no network for this clip")
+    expand(source())
+    clip.get_frame(3).close()
+
+
+def test_when_is_one_of_two() -> None:
+    with pytest.raises(vs.Error, match="when must be call or frame, not 'never'"):
+        expand(source(), when="never")
 
 
 def truncate(path: Path) -> str:
