@@ -490,8 +490,12 @@ def test_trained_here_and_expanded_anywhere(own_cache: Path, tmp_path: Path, alo
     assert list(own_cache.iterdir()) == []
 
 
-def test_train_returns_the_stores_path(trained: Path) -> None:
+def test_train_of_a_cached_clip_returns_its_path_or_a_copy(trained: Path, tmp_path: Path, log: list[str]) -> None:
     assert Path(os.fsdecode(vs.core.zhdrv.Train(source(), epochs=1, device="cpu"))) == trained
+    copy = tmp_path / "copy.safetensors"
+    vs.core.zhdrv.Train(source(), epochs=1, device="cpu", path=str(copy))
+    assert checkpoint.read_metadata(copy) == checkpoint.read_metadata(trained)
+    assert not [line for line in log if "zhdrv: training" in line]
 
 
 def test_the_header_says_what_it_was_learned_from(trained: Path) -> None:
