@@ -1,0 +1,64 @@
+"""The documentation against the code: every argument and option is in it, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+import vapoursynth as vs
+
+from vszhdrv import arguments
+from vszhdrv.zhdrv.config import PRESETS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def section(name: str) -> str:
+    """The README's text under the heading `### name`."""
+    return README.split(f"\n### {name}\n")[1].split("\n#")[0]
+
+
+@pytest.mark.parametrize("name", ["Expand", "WriteEXR"])
+def test_readme_has_every_argument(name: str) -> None:
+    signature = getattr(vs.core.zhdrv, name).signature
+    expected = [argument.split(":")[0] for argument in signature.split(";") if argument]
+    rows = re.findall(r"^\| (`.+?) \|", section(name), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", ["Mask", "Train"])
+def test_what_the_readme_says_expand_and_others_share(name: str) -> None:
+    signatures = {f: getattr(vs.core.zhdrv, f).signature.split(";") for f in ("Expand", name)}
+    own = [argument for argument in signatures[name] if argument not in signatures["Expand"]]
+    assert own == ([] if name == "Mask" else ["path:data:opt"])
+
+
+def test_readme_has_every_function() -> None:
+    functions = {function.name for function in vs.core.zhdrv.functions()} - {"Bridge"}
+    headings = set(re.findall(r"^### (\w+)$", README, re.MULTILINE))
+    assert headings == functions
+
+
+def test_readme_has_the_presets_defaults() -> None:
+    for name in ("epochs", "lr"):
+        (row,) = re.findall(rf"^\| `{name}` \| (.+?) \|", section("Expand"), re.MULTILINE)
+        assert [float(number) for number in re.findall(r"[\d.]+", row)] == [PRESETS[p][name] for p in ("fast", "paper")]
+
+
+@pytest.mark.parametrize("parser", [arguments.expand_parser(), arguments.levels_parser()])
+def test_command_line_page_has_every_option(parser: argparse.ArgumentParser) -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    missing = {option for option in options - {"--help", "--version"} if not re.search(rf"`{option}\b", page)}
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
