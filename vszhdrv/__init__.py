@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .plugin.functions import expand, train, version
+    from .plugin.functions import expand, mask, train, version, write_exr
     from .plugin.learning import Event, Job, prepare
     from .zhdrv.config import Config
 
-__all__ = ["Config", "Event", "Job", "expand", "prepare", "train", "version"]
+__all__ = ["Config", "Event", "Job", "expand", "mask", "prepare", "train", "version", "write_exr"]
 __version__ = "0.1.0"
 
 _MODULES = {
@@ -23,9 +23,11 @@ _MODULES = {
     "Event": ".plugin.learning",
     "Job": ".plugin.learning",
     "expand": ".plugin.functions",
+    "mask": ".plugin.functions",
     "prepare": ".plugin.learning",
     "train": ".plugin.functions",
     "version": ".plugin.functions",
+    "write_exr": ".plugin.functions",
 }
 
 
