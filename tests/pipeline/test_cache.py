@@ -363,7 +363,7 @@ def test_what_makes_another_network_misses(
 
 
 def test_what_only_the_expansion_depends_on_hits(trained: Path) -> None:
-    expand(source(), train=False, strength=0.5, peak=1000, n_exp_up=1)
+    assert expand(source(), train=False, strength=0.5, peak=1000, n_exp_up=1).num_frames == LENGTH
 
 
 def counted(clip: vs.VideoNode, calls: list[int]) -> vs.VideoNode:

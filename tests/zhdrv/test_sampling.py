@@ -36,8 +36,8 @@ def crops(frames: Frames, config: Config, epoch: int = 0) -> list[sampling.Crop]
     [(torch.uint8, 51, 0.2), (torch.uint16, 65535, 1.0), (torch.uint16, 13107, 0.2), (torch.float32, 0.2, 0.2)],
 )
 def test_codes_become_numbers_up_to_1(dtype: torch.dtype, value: float, expected: float) -> None:
-    held = Frames(torch.full((2, 3, 4, 5), value, dtype=dtype), ((0, 1),))
-    frame = held.get(1, CPU)
+    codes = torch.full((3, 4, 5), value, dtype=dtype)
+    frame = sampling.scaled(codes)
     assert (frame.shape, frame.dtype) == ((3, 4, 5), torch.float32)
     assert torch.allclose(frame, torch.tensor(expected))
 

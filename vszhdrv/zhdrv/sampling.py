@@ -47,10 +47,6 @@ class Frames:
     pixels: Tensor
     pairs: tuple[tuple[int, int], ...]
 
-    def get(self, place: int, device: torch.device) -> Tensor:
-        """One frame as `(3, height, width)` float32 in [0, 1]."""
-        return scaled(self.pixels[place].to(device))
-
 
 def scaled(pixels: Tensor) -> Tensor:
     """Integer codes to float32 in [0, 1]."""
