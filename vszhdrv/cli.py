@@ -253,7 +253,9 @@ def write_file(arguments: argparse.Namespace) -> None:
     peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
     look = video.Look(peak, arguments.white, arguments.hlg, arguments.crf)
     video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
-    video.find_programs()
+    programs = video.find_programs()
+    if arguments.input.is_file():
+        video.check_audio(programs, arguments.input, arguments.out)
 
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
