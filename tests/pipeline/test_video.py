@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -324,15 +325,20 @@ def test_sound_that_the_container_can_not_hold(
     assert target.read_text() == "an earlier film" and not leftovers(media)
 
 
-def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path) -> None:
-    """Interrupted while ffmpeg runs: soon over, no file, no process left; and ffmpeg is not what decides the words."""
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
+def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path, stop: signal.Signals) -> None:
+    """Interrupted, or its terminal closed, while ffmpeg runs: soon over, no file, no process left.
+
+    And ffmpeg is not what decides the words.
+    """
     slow = tmp_path / "bin"
     slow.mkdir()
     (slow / "ffprobe").symlink_to(shutil.which("ffprobe") or "")
     (slow / "ffmpeg").write_text(
         f"#!{sys.executable}\n"
         "import pathlib, subprocess, sys, time\n"
-        f"if '-h' in sys.argv: sys.exit(subprocess.call([{shutil.which('ffmpeg')!r}, *sys.argv[1:]]))\n"
+        f"if '-h' in sys.argv or sys.argv[-1] == {os.devnull!r}:\n"
+        f"    sys.exit(subprocess.call([{shutil.which('ffmpeg')!r}, *sys.argv[1:]]))\n"
         "pathlib.Path(sys.argv[-1]).write_text('half a film')\n"
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(__import__('os').getpid()))\n"
         "time.sleep(60)\n"
@@ -348,7 +354,7 @@ def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path) -
             time.sleep(0.1)
         time.sleep(0.5)
         assert leftovers(tmp_path)
-        process.send_signal(2)
+        process.send_signal(stop)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("zhdrv: interrupted") and "Traceback" not in said
