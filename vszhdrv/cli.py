@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, parser = commands.get(words[0] if words else "", (expand, grammar.expand_parser))
     arguments = parser().parse_args(words if command is expand else words[1:])
     try:
-        command(arguments)
+        with stopped_alike():
+            command(arguments)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from what is saved")
         return 130
@@ -64,6 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(sentence(error))
         return 1
     return 0
+
+
+@contextmanager
+def stopped_alike() -> Iterator[None]:
+    """A closed terminal and a polite kill end the work as Ctrl-C does: nothing half-written stays."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup's stays ignored
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -253,7 +269,9 @@ def write_file(arguments: argparse.Namespace) -> None:
     peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
     look = video.Look(peak, arguments.white, arguments.hlg, arguments.crf)
     video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
-    video.find_programs()
+    programs = video.find_programs()
+    if arguments.input.is_file():
+        video.check_audio(programs, arguments.input, arguments.out)
 
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)

@@ -180,11 +180,16 @@ def test_a_peak_bounds_the_light_and_is_told(make_clip: MakeClip, network: Path)
     assert "PLSceneMax" not in props(expanded(clip, weights=str(network)))
 
 
-def test_a_mask_is_what_was_invented_in_stops(make_clip: MakeClip, network: Path) -> None:
-    clip = make_clip()
+@pytest.mark.parametrize(
+    ("primaries", "luminance"), [(1, (0.212639, 0.715169, 0.072192)), (9, (0.262700, 0.677998, 0.059302))]
+)
+def test_a_mask_is_what_was_invented_in_stops(
+    make_clip: MakeClip, network: Path, primaries: int, luminance: tuple[float, float, float]
+) -> None:
+    clip = make_clip(_Primaries=primaries)
     mask = core.zhdrv.Mask(clip, weights=str(network), device="cpu")
     assert (mask.format.id, mask.width, mask.height, mask.num_frames) == (vs.GRAYS, 64, 48, 6)
-    weights = np.array([0.2126, 0.7152, 0.0722])[:, None, None]
+    weights = np.array(luminance)[:, None, None]
     source, result = ((weights * x).sum(0) for x in (linear(clip, 2), pixels(expanded(clip, weights=str(network)), 2)))
     stops = pixels(mask, 2)[0]
     bright = source > 1e-4

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 LOG_SECONDS = 5.0
 """The log hears of progress at most this often."""
-LUMINANCE = (0.2126, 0.7152, 0.0722)
-"""Weights of linear R, G and B in luminance (ITU-R BT.709-6)."""
 BLACK = 2.0**-20
 """Linear light below this counts as this where stops are taken: black has none."""
 
@@ -91,10 +89,9 @@ def mask(
     job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, linear: Pixels) -> Pixels:
-        luminance = np.array(LUMINANCE, np.float32)
-        before, after = (
-            np.tensordot(luminance, rgb, 1) for rgb in (linear, looked(expander, linear, strength, peak, white))
-        )
+        weights = light.luminance_weights(job.colour.primaries)
+        hdr = looked(expander, linear, strength, peak, white)
+        before, after = (np.tensordot(weights, rgb, 1) for rgb in (linear, hdr))
         stops: Pixels = np.log2(np.maximum(after, BLACK) / np.maximum(before, BLACK))
         return stops[None]
 
