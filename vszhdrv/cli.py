@@ -344,13 +344,15 @@ def cache(arguments: argparse.Namespace) -> None:
     from vszhdrv import store
 
     folder = store.folder(arguments.cache)
+    if folder is None:
+        raise ValueError(f"the cache is switched off: --cache or {store.FOLDER_VARIABLE} must name its folder")
     networks = store.Store(folder, warn=say)
     entries = networks.entries()
     total = f"{len(entries)} {'network' if len(entries) == 1 else 'networks'}, {size(sum(e.size for e in entries))}"
     if arguments.action == "list":
         for entry in entries:
             about = settings_in_words(entry.metadata) if entry.trained else "unfinished"
-            print(f"{entry.key}  {size(entry.size):>8}  {duration(time.time() - entry.used):>11} ago  {about}")
+            print(f"{entry.key}  {size(entry.size):>8}  {age(entry):>11} ago  {about}")
         say(f"{total} in {folder}")
     elif arguments.action == "show":
         show(entries, arguments.key, folder)
@@ -360,7 +362,7 @@ def cache(arguments: argparse.Namespace) -> None:
         say(f"nothing removed from {folder}")
 
 
-def show(entries: Sequence[Entry], key: str, folder: Path | None) -> None:
+def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
     """Everything about the one network whose key begins with `key`, on standard output."""
     found = [entry for entry in entries if key and entry.key.startswith(key)]
     if len(found) != 1:
@@ -369,9 +371,14 @@ def show(entries: Sequence[Entry], key: str, folder: Path | None) -> None:
     print(f"key: {entry.key}")
     print(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")
     print(f"size: {size(entry.size)}")
-    print(f"last used: {duration(time.time() - entry.used)} ago")
+    print(f"last used: {age(entry)} ago")
     for name, value in sorted(entry.metadata.items()):
         print(f"{name}: {value if name != 'log' else f'{len(json.loads(value))} epochs'}")
+
+
+def age(entry: Entry) -> str:
+    """How long ago a network was last used."""
+    return duration(max(0.0, time.time() - entry.used))  # clocks are set back, too
 
 
 def settings_in_words(metadata: Mapping[str, str]) -> str:

@@ -85,12 +85,26 @@ def test_read_requests_no_more_than_it_has_threads_for() -> None:
     reader = read(clip, range(200))
     for taken in range(1, 20):
         next(reader)
-        assert len(calls) < taken + core.num_threads
+        assert len(set(calls)) < taken + core.num_threads
     reader.close()
     left_off = len(calls)
-    assert left_off < 20 + core.num_threads
+    assert len(set(calls)) < 20 + core.num_threads
     clip.get_frame(150).close()
     assert calls[left_off:] == [150]  # nothing was under way any more
+
+
+def test_read_inside_a_frame_callback_does_not_block_the_thread_it_waits_for(run_python: Callable[..., Any]) -> None:
+    ended = run_python(
+        HEADER
+        + "import faulthandler\n"
+        + "faulthandler.dump_traceback_later(30, exit=True)\n"
+        + "vs.core.num_threads = 1\n"
+        + "clip = vs.core.std.BlankClip(format=vs.RGB24, length=9)\n"
+        + "slow = clip.std.ModifyFrame(clip, lambda n, f: f)\n"
+        + "expanded = clip.std.FrameEval(lambda n: clip[len(list(frames.read(slow, range(9)))) - 9 + n])\n"
+        + "expanded.get_frame(3).close()\n"
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_sources_error_is_its_own() -> None:

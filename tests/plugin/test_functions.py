@@ -418,10 +418,20 @@ def test_a_source_that_fails_later_fails_that_frame_alone(make_clip: MakeClip, n
 
 
 @pytest.mark.usefixtures("nothing_written")
-def test_train_needs_a_place_for_the_weights(make_clip: MakeClip, tmp_path: Path) -> None:
+def test_train_needs_a_place_for_the_weights(
+    make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = tmp_path / "none" / "own.safetensors"
     assert failure(core.zhdrv.Train, make_clip(), path=str(missing)) == (
         f"zhdrv.Train: path must name a file in a folder that exists, not {str(missing)!r}"
+    )
+    assert failure(core.zhdrv.Train, make_clip(), path=str(tmp_path)) == (
+        f"zhdrv.Train: path must name a file in a folder that exists, not {str(tmp_path)!r}"
+    )
+    monkeypatch.setattr("os.access", lambda folder, mode: folder != tmp_path)
+    own = str(tmp_path / "own.safetensors")
+    assert failure(core.zhdrv.Train, make_clip(), path=own) == (
+        f"zhdrv.Train: path must name a file in a folder that can be written, not {own!r}"
     )
     assert failure(core.zhdrv.Train, make_clip(), cache="").startswith("zhdrv.Train: path must name a file")
 

@@ -126,6 +126,30 @@ def test_a_stopped_learning_goes_on_to_the_same_bits(make_clip: MakeClip, tmp_pa
     assert not list(tmp_path.rglob("*.state"))
 
 
+def test_ctrl_c_in_the_middle_of_a_step_spoils_nothing(
+    make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(cache: str) -> Job:
+        return job_of(make_clip(width=24, height=16, length=3), cache=str(tmp_path / cache))
+
+    whole, stopped, resumed = job("whole"), job("stopped"), job("stopped")
+    learned(whole)
+    monkeypatch.setattr(learning, "STATE_SECONDS", 0)
+    step, steps = torch.optim.AdamW.step, iter(range(1, STEPS + 1))
+
+    def interrupted(optimizer: torch.optim.AdamW, *given: Any) -> None:
+        step(optimizer, *given)
+        if next(steps) == 5:
+            raise KeyboardInterrupt  # the weights have changed, and nobody has counted it
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learned(stopped)
+    monkeypatch.undo()
+    assert next(event.done for event in learned(resumed) if event.kind == "training") == 5
+    assert same(weights(whole), weights(resumed))
+
+
 def test_the_key_is_of_the_clip_and_of_what_training_depends_on(make_clip: MakeClip) -> None:
     clip = make_clip()
     key = prepare(clip).key

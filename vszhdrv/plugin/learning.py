@@ -298,7 +298,7 @@ class Job:
                     saved = time.monotonic()
                 yield Event("training", progress.step, progress.steps, left, progress)
         except BaseException:  # Ctrl-C and a closed iterator too: the next run goes on from here
-            if progress is not None and progress.step < progress.steps:
+            if progress is not None and progress.settled and progress.step < progress.steps:
                 slot.save_state(progress.state())
             raise
         finally:
