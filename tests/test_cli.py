@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import OpenEXR
 import pytest
 import vapoursynth as vs
 from PIL import Image
@@ -55,7 +56,7 @@ class FakeJob:
     def _train(self) -> None:
         self.trained = SimpleNamespace(path=Path("/store/key.safetensors"), metadata={"log": json.dumps(LOG)})
 
-    def learn(self) -> Iterator[vszhdrv.Event]:
+    def learn(self, team: None) -> Iterator[vszhdrv.Event]:
         if self.look_up():
             return
         self.learned = True
@@ -97,8 +98,12 @@ class Bench:
         (run,) = (self.folder / "runs").iterdir()
         return run
 
-    def __call__(self, *arguments: str) -> int:
-        return cli.main([self.source, "--runs", str(self.folder / "runs"), *arguments])
+    @property
+    def frames(self) -> list[str]:
+        return sorted(path.name for path in self.run.rglob("*.exr"))
+
+    def __call__(self, *arguments: str, command: tuple[str, ...] = ()) -> int:
+        return cli.main([*command, self.source, "--runs", str(self.folder / "runs"), *arguments])
 
 
 @pytest.fixture
@@ -188,6 +193,72 @@ def test_train_only(bench: Bench) -> None:
     assert not (bench.run / "clip_exr").exists() and not (bench.run / "preview.png").exists()
 
 
+def test_train_is_train_only(bench: Bench) -> None:
+    assert bench(command=("train",)) == 0
+    run = bench.run
+    assert {path.name for path in run.iterdir()} == {"ckpt", "logs.csv", "params.csv", "recs"}
+    assert bench("--train_only") == 0
+    assert bench.run == run
+
+
+def test_expand_without_frames_is_the_whole_clip(bench: Bench) -> None:
+    assert bench(command=("expand",)) == 0
+    run = bench.run
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".exr", ".png")}
+    assert bench() == 0
+    assert bench.run == run and len(files) == 10
+    assert files == {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".exr", ".png")}
+
+
+def test_expand_writes_frames_of_the_whole_clips_numbers(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--frames", "1-2", command=("expand",)) == 0
+    assert bench.frames == ["clip.000001.exr", "clip.000002.exr"]
+    assert bench.jobs[0].learned and not bench.jobs[0].clip.num_frames < 3
+    assert not (bench.run / "preview.png").exists()  # of the whole clip
+    code = 160 / 255
+    assert exr.read(bench.run / "clip_exr" / "clip.000002.exr") == pytest.approx(2 * code, abs=2e-3)
+    with OpenEXR.File(str(bench.run / "clip_exr" / "clip.000002.exr")) as file:
+        assert file.header()["imageCounter"] == 2
+    times = {path: path.stat().st_mtime_ns for path in bench.run.rglob("*.exr")}
+    capsys.readouterr()
+
+    bench.stored = True
+    assert bench("--frames", "0-1", command=("expand",)) == 0
+    assert "1 of 2 frames are there already and stay" in told(capsys)
+    assert bench.frames == [f"clip.{n:06d}.exr" for n in range(3)]
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert bench() == 0
+    assert (bench.run / "preview.png").exists()
+
+
+@pytest.mark.parametrize(("asked", "written"), [("2", [2]), ("1-500", [1, 2]), ("0-0", [0])])
+def test_frames_as_they_may_be_asked_for(bench: Bench, asked: str, written: list[int]) -> None:
+    assert bench("--frames", asked, command=("expand",)) == 0
+    assert bench.frames == [f"clip.{n:06d}.exr" for n in written]
+
+
+def test_frames_beyond_the_clip(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--frames", "3-5", command=("expand",)) == 2
+    assert told(capsys) == ["--frames 3-5 must begin within the clip's frames, 0 to 2"]
+    assert not bench.jobs and not (bench.folder / "runs").exists()
+
+
+def test_expand_of_what_is_not_trained_may_refuse(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--already_trained", "--frames", "0-1", command=("expand",)) == 1
+    assert "--already_trained: there is no network for this clip and these settings" in told(capsys)[-1]
+    assert bench(command=("train",)) == 0
+    assert bench("--already_trained", "--frames", "0-1", command=("expand",)) == 0
+
+
+def test_what_another_process_may_be_reading_is_not_written_again(bench: Bench) -> None:
+    bench(command=("train",))
+    best = bench.run / "ckpt" / "best.safetensors"
+    best.write_text("the same, for another process")
+    bench.stored = True
+    assert bench("--frames", "0", command=("expand",)) == 0
+    assert best.read_text() == "the same, for another process"
+
+
 def test_already_trained_in_the_run_folder(bench: Bench) -> None:
     bench("--train_only")
     assert bench("--already_trained") == 0
@@ -251,6 +322,12 @@ def test_one_picture(bench: Bench) -> None:
         (["a", "--data_type", "film"], "invalid choice: 'film'"),
         (["a", "--half", "--float"], "not allowed with"),
         (["a", "--train_only", "--already_trained"], "not allowed with"),
+        (["train"], "required: INPUT"),
+        (["train", "a", "--out", "b.mkv"], "unrecognized arguments: --out"),
+        (["expand", "a", "--train_only"], "unrecognized arguments: --train_only"),
+        (["expand", "a", "--frames", "5-3"], "must be the first and the last frame's number, such as 0-99, not '5-3'"),
+        (["expand", "a", "--frames", "all"], "--frames: must be the first"),
+        (["a", "--frames", "0-9"], "unrecognized arguments: --frames"),
         (["cache"], "list|show|clear"),
         (["cache", "show"], "required: KEY"),
     ],
@@ -313,7 +390,7 @@ def test_failures_are_one_sentence(
 ) -> None:
     closed = []
 
-    def learn(self: FakeJob) -> Iterator[Any]:
+    def learn(self: FakeJob, team: None) -> Iterator[Any]:
         try:
             yield SimpleNamespace(kind="reading", done=1, total=3, seconds_left=None, progress=None)
             raise error
@@ -328,7 +405,7 @@ def test_failures_are_one_sentence(
 
 
 def test_our_own_mistakes_keep_their_traceback(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeJob, "learn", lambda self: 1 / 0)
+    monkeypatch.setattr(FakeJob, "learn", lambda self, team: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bench()
 
@@ -338,9 +415,9 @@ def test_the_interrupted_training_is_closed(bench: Bench, monkeypatch: pytest.Mo
     closed = []
     learn = FakeJob.learn
 
-    def watched(self: FakeJob) -> Iterator[Any]:
+    def watched(self: FakeJob, team: None) -> Iterator[Any]:
         try:
-            yield from learn(self)
+            yield from learn(self, team)
         except GeneratorExit:
             closed.append(True)
             raise
@@ -357,10 +434,10 @@ def test_the_interrupted_training_is_closed(bench: Bench, monkeypatch: pytest.Mo
 def test_the_package_speaks_through_the_log(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def learn(self: FakeJob) -> Iterator[Any]:
+    def learn(self: FakeJob, team: None) -> Iterator[Any]:
         vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, "zhdrv: another process trains; waiting")
         vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, "somebody else's words")
-        yield from FakeJob._learn(self)
+        yield from FakeJob._learn(self, team)
 
     monkeypatch.setattr(FakeJob, "_learn", FakeJob.learn, raising=False)
     monkeypatch.setattr(FakeJob, "learn", learn)

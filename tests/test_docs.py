@@ -14,6 +14,7 @@ from vszhdrv.zhdrv.config import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PARSERS = [arguments.main_parser(), arguments.train_parser(), arguments.expand_parser(), arguments.levels_parser()]
 
 
 def section(name: str) -> str:
@@ -48,7 +49,7 @@ def test_readme_has_the_presets_defaults() -> None:
         assert [float(number) for number in re.findall(r"[\d.]+", row)] == [PRESETS[p][name] for p in ("fast", "paper")]
 
 
-@pytest.mark.parametrize("parser", [arguments.expand_parser(), arguments.levels_parser()])
+@pytest.mark.parametrize("parser", PARSERS)
 def test_command_line_page_has_every_option(parser: argparse.ArgumentParser) -> None:
     page = (ROOT / "docs" / "command-line.md").read_text()
     options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}

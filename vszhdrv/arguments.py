@@ -1,4 +1,4 @@
-"""What may be typed on the command line: the parsers of `zhdrv`, `zhdrv levels` and `zhdrv cache`.
+"""What may be typed on the command line: the parsers of `zhdrv` and its sub-commands.
 
 Apart from cli.py because what the words mean and what is done about them are two subjects. Nothing heavy is imported:
 a mistyped word is told at once.
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
+
+ALREADY_TRAINED = "use the network of an earlier run, never train"
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,7 +63,15 @@ def nits_or_none(text: str) -> float:
     return 0.0 if number(float)(text) == 0 else nits(text)
 
 
-def expand_parser() -> Parser:
+def frame_range(text: str) -> range:
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if first > last:
+        raise argparse.ArgumentTypeError(f"must be the first and the last frame's number, such as 0-99, not {text!r}")
+    return range(first, last + 1)
+
+
+def main_parser() -> Parser:
     """zhdrv INPUT [options]."""
     from vszhdrv import __version__
 
@@ -69,7 +79,8 @@ def expand_parser() -> Parser:
         prog="zhdrv",
         description="Learn from an SDR clip what its clipped pixels look like, and write it as HDR: a run folder with "
         "EXR frames, or with --out one file that plays.",
-        epilog="zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
+        epilog="zhdrv train INPUT only learns, zhdrv expand INPUT --frames A-B writes a part of the frames. "
+        "zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
         "zhdrv cache list|show KEY|clear shows and clears the trained networks that are kept. "
         "Options may be typed with - or _.",
         allow_abbrev=False,
@@ -78,19 +89,10 @@ def expand_parser() -> Parser:
     _learning(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
-    what.add_argument("--already_trained", action="store_true", help="use the network of an earlier run, never train")
+    what.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
     _look(parser, "1000 with --out, 0 for EXR")
-
-    frames = parser.add_argument_group("EXR frames")
-    frames.add_argument(
-        "--runs", type=Path, metavar="DIR", default=Path("runs"), help="where the run folder goes (runs)"
-    )
-    depth = frames.add_mutually_exclusive_group()
-    depth.add_argument("--half", action="store_true", help="16-bit float (default)")
-    depth.add_argument("--float", action="store_true", help="32-bit float")
-    frames.add_argument(
-        "--compression", metavar="NAME", default="zip", help="none, zip (default), zips, piz, dwaa, dwab"
-    )
+    _exr(parser)
+    parser.set_defaults(frames=None)
 
     file = parser.add_argument_group(
         "one file that plays",
@@ -102,6 +104,44 @@ def expand_parser() -> Parser:
     file.add_argument("--hlg", action="store_true", help="HLG instead of HDR10")
     file.add_argument("--crf", type=number(float), metavar="Q", default=12.0, help="libx265's quality, 0 to 51 (12)")
     file.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
+    return parser
+
+
+def train_parser() -> Parser:
+    """zhdrv train INPUT [options]."""
+    parser = Parser(
+        prog="zhdrv train",
+        description="Learn from a clip and stop: a run folder without frames. torchrun --nproc-per-node=N -m vszhdrv "
+        "train INPUT lets N processes train one network, each on a card of its own.",
+        epilog="The options are those of zhdrv INPUT. Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    _learning(parser)
+    _look(parser, "0")
+    _exr(parser)
+    parser.set_defaults(train_only=True, already_trained=False, frames=None)
+    return parser
+
+
+def expand_parser() -> Parser:
+    """zhdrv expand INPUT [options]."""
+    parser = Parser(
+        prog="zhdrv expand",
+        description="Write the EXR frames that are not there yet, all or a part of them, into the run folder of "
+        "zhdrv INPUT with the same options. If the clip was not learned from yet, that comes first.",
+        epilog="The options are those of zhdrv INPUT. Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    _learning(parser)
+    parser.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
+    _look(parser, "0")
+    _exr(parser).add_argument(
+        "--frames",
+        type=frame_range,
+        metavar="A-B",
+        help="only those from A to B, which is the last frame if there are fewer",
+    )
+    parser.set_defaults(train_only=False)
     return parser
 
 
@@ -173,3 +213,18 @@ def _look(parser: Parser, peak: str) -> None:
         metavar="NITS",
         help=f"roll highlights off so that nothing is brighter, 0: nothing is done ({peak})",
     )
+
+
+def _exr(parser: Parser) -> argparse._ArgumentGroup:
+    """What EXR files are written, and where."""
+    frames = parser.add_argument_group("EXR frames")
+    frames.add_argument(
+        "--runs", type=Path, metavar="DIR", default=Path("runs"), help="where the run folder goes (runs)"
+    )
+    depth = frames.add_mutually_exclusive_group()
+    depth.add_argument("--half", action="store_true", help="16-bit float (default)")
+    depth.add_argument("--float", action="store_true", help="32-bit float")
+    frames.add_argument(
+        "--compression", metavar="NAME", default="zip", help="none, zip (default), zips, piz, dwaa, dwab"
+    )
+    return frames

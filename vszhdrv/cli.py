@@ -2,6 +2,8 @@
 
     zhdrv INPUT [options]           learn from a clip, expand it, leave a run folder
     zhdrv INPUT --out FILE          the same into one HDR10 or HLG file that plays
+    zhdrv train INPUT               only learn; several processes of torchrun do so together
+    zhdrv expand INPUT --frames A-B only these frames, so that many processes and machines can share a clip's
     zhdrv levels INPUT              how bright the expansion gets, and what encoders want to hear about it
     zhdrv cache list|show|clear     the trained networks that are kept
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from vszhdrv.runs import Run
     from vszhdrv.store import Entry
     from vszhdrv.video import Look, Picture
+    from vszhdrv.zhdrv.parallel import Team
 
 SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
 """Options that are settings of vszhdrv.Config by the same name; those not given are the preset's business."""
@@ -50,12 +54,23 @@ PICTURE_SHARE = 20
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = [grammar.normal(word) for word in (sys.argv[1:] if argv is None else argv)]
-    commands = {"cache": (cache, grammar.cache_parser), "levels": (levels, grammar.levels_parser)}
-    command, parser = commands.get(words[0] if words else "", (expand, grammar.expand_parser))
-    arguments = parser().parse_args(words if command is expand else words[1:])
+    commands = {
+        "train": (train, grammar.train_parser),
+        "expand": (write_folder, grammar.expand_parser),
+        "levels": (levels, grammar.levels_parser),
+        "cache": (cache, grammar.cache_parser),
+    }
+    name = words[0] if words and words[0] in commands else ""
+    command, parser = commands.get(name, (learn_and_expand, grammar.main_parser))
+    along = command is train and processes() > 1 and os.environ["RANK"] != "0"
+    # Only the first of several processes reads the arguments, and says what is wrong with them.
+    arguments = argparse.Namespace() if along else parser().parse_args(words[1:] if name else words)
     try:
-        with stopped_alike():
-            command(arguments)
+        if along:
+            train_along()
+        else:
+            with stopped_alike():
+                command(arguments)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from what is saved")
         return 130
@@ -101,10 +116,10 @@ def say(text: str) -> None:
     print(f"zhdrv: {text}", file=sys.stderr, flush=True)
 
 
-# The main job
+# The main job, and its parts
 
 
-def expand(arguments: argparse.Namespace) -> None:
+def learn_and_expand(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
     if arguments.out is not None:
         write_file(arguments)
@@ -112,6 +127,33 @@ def expand(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--{'hlg' if arguments.hlg else 'overwrite'} is for a file that plays: name it with --out")
     else:
         write_folder(arguments)
+
+
+def processes() -> int:
+    """How many processes train together: those that torchrun, or who else sets its variables, has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """zhdrv train INPUT: alone, or as the first of several processes."""
+    if processes() == 1:
+        write_folder(arguments)
+        return
+    from vszhdrv.zhdrv import parallel
+
+    with parallel.joined() as team:
+        arguments.device = team.device(arguments.device)
+        write_folder(arguments, team)
+
+
+def train_along() -> None:
+    """The same as one of the others: they have the frames and settings from the first, and nothing to say."""
+    from vszhdrv.zhdrv import parallel, training
+
+    with parallel.joined() as team:
+        if (work := team.receive()) is not None:
+            for _progress in training.train(*work, team):
+                pass
 
 
 def given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -143,8 +185,8 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     return clip, {**options, "cache": arguments.cache}
 
 
-def write_folder(arguments: argparse.Namespace) -> None:
-    """INPUT to run folder."""
+def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> None:
+    """INPUT to run folder, with the frames that are asked for; a `team` trains the network."""
     import vszhdrv
     from vszhdrv import exr, runs, video
 
@@ -154,7 +196,10 @@ def write_folder(arguments: argparse.Namespace) -> None:
     look = video.Look(arguments.peak or 0.0, arguments.white)
 
     clip, options = opened(arguments)
+    frames = frames_of(clip, arguments.frames)
     job = vszhdrv.prepare(clip, **options)
+    if team is not None:
+        team.check(job.config)
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
     look_and_output = {**output, "peak": look.peak}
     identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **look_and_output}
@@ -180,17 +225,28 @@ def write_folder(arguments: argparse.Namespace) -> None:
             "version": vszhdrv.__version__,
         }
     )
-    learn(job, run)
+    learn(job, run, team)
     if not arguments.train_only:
-        write_frames(job, clip, run, look, output)
+        write_frames(job, clip, frames, run, look, output)
     say(f"done: {run.folder}")
 
 
-def learn(job: Job, run: Run | None = None) -> None:
+def frames_of(clip: vs.VideoNode, asked: range | None) -> range:
+    """The frames to write: all, or those asked for as far as the clip has them."""
+    if asked is None:
+        return range(clip.num_frames)
+    if asked.start >= clip.num_frames:
+        raise ValueError(
+            f"--frames {asked.start}-{asked.stop - 1} must begin within the clip's frames, 0 to {clip.num_frames - 1}"
+        )
+    return asked[: clip.num_frames - asked.start]
+
+
+def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
     """Train, or find the trained network; a run folder follows while it happens and is complete afterwards."""
     epochs = 0
     next_pictures = time.monotonic()
-    with log_told(), closing(job.learn()) as events, Meters(say, LINE_SECONDS) as meters:
+    with log_told(), closing(job.learn(team)) as events, Meters(say, LINE_SECONDS) as meters:
         for event in events:
             if event.kind == "estimate":
                 meters.close()
@@ -211,7 +267,7 @@ def learn(job: Job, run: Run | None = None) -> None:
         return
     assert job.trained is not None
     run.write_log(json.loads(job.trained.metadata["log"]))
-    if job.trained.path != run.trained or run.trained is None:
+    if epochs or run.trained is None:  # else another process may be reading what is there
         job.save_weights(run.checkpoints)
 
 
@@ -231,15 +287,15 @@ def log_told() -> Iterator[None]:
         vs.core.remove_log_handler(handle)
 
 
-def write_frames(job: Job, clip: vs.VideoNode, run: Run, look: Look, output: dict[str, Any]) -> None:
-    """The EXR files that are not there yet, and the preview of the frame that gained most."""
+def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Look, output: dict[str, Any]) -> None:
+    """The EXR files that are not there yet, and, with the whole clip's, the preview of the frame that gained most."""
     from vszhdrv import exr, runs, video
 
     hdr = video.graded(job, look, measured=False)
     sequence = exr.Sequence(run.frame_pattern, exr.header_of(clip, job.colour.primaries, **output))
-    missing = runs.missing_frames(hdr, sequence)
-    if len(missing) < hdr.num_frames:
-        say(f"{hdr.num_frames - len(missing)} of {hdr.num_frames} frames are there already and stay")
+    missing = runs.missing_frames(hdr, frames, sequence)
+    if len(missing) < len(frames):
+        say(f"{len(frames) - len(missing)} of {len(frames)} frames are there already and stay")
     gains: dict[int, float] = {}
     with closing(runs.write_frames(hdr, missing, sequence)) as written, Meters(say, LINE_SECONDS) as meters:
         for n, gain in written:
@@ -247,7 +303,7 @@ def write_frames(job: Job, clip: vs.VideoNode, run: Run, look: Look, output: dic
             meters.show("expanding", len(gains), len(missing))
     if sequence.clamped or sequence.invalid:
         say(f"{sequence.clamped} values were too large for the files and {sequence.invalid} were not numbers")
-    if gains or not run.preview.exists():
+    if len(frames) == hdr.num_frames and (gains or not run.preview.exists()):
         best = max(gains, key=gains.__getitem__, default=hdr.num_frames // 2)
         pictures = runs.compare(clip, hdr, job.colour, best)
         runs.write_preview(run.preview, *pictures)

@@ -19,8 +19,8 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
+import secrets
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
@@ -123,9 +123,9 @@ def run_folder(runs: Path, name: str, config: Config, identity: Mapping[str, obj
     return Run(runs / f"{name}_{settings}_{digest}", name)
 
 
-def missing_frames(clip: vs.VideoNode, sequence: Sequence) -> list[int]:
-    """The frames of which the sequence holds no valid file yet."""
-    return [n for n in range(clip.num_frames) if not is_valid(sequence.path(n), clip.width, clip.height)]
+def missing_frames(clip: vs.VideoNode, frames: Iterable[int], sequence: Sequence) -> list[int]:
+    """Those of these frames of which the sequence holds no valid file yet."""
+    return [n for n in frames if not is_valid(sequence.path(n), clip.width, clip.height)]
 
 
 def write_frames(clip: vs.VideoNode, frames: Iterable[int], sequence: Sequence) -> Generator[tuple[int, float]]:
@@ -248,7 +248,7 @@ def write_png(path: Path, picture: Image) -> None:
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is there whole or not at all; its folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

@@ -31,6 +31,7 @@ from .lazy import Reading
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.parallel import Team
     from vszhdrv.zhdrv.sampling import Frames
     from vszhdrv.zhdrv.training import Progress, Weights
 
@@ -228,14 +229,15 @@ class Job:
     def _take(self, path: Path) -> None:
         self.trained = Trained(checkpoint.read_metadata(path), path, self.store.find_last(self.key))
 
-    def learn(self) -> Generator[Event]:
+    def learn(self, team: Team | None = None) -> Generator[Event]:
         """Get the network: at once if there is one, else by training now. Iterate to the end.
 
-        Whoever stops in between, by closing the iterator or by an exception, finds the training's state in the store
-        the next time. Raises ValueError where there is no network and `train` is off.
+        With a `team`, whose process 0 this is, all of its processes train. Whoever stops in between, by closing the
+        iterator or by an exception, finds the training's state in the store the next time. Raises ValueError where
+        there is no network and `train` is off.
         """
         if not self._look_up_or_refuse():
-            yield from self._train_in_turn()
+            yield from self._train_in_turn(team=team)
 
     def _learn_by_requests(self, follow: Follow) -> Generator[Reading]:
         """The same for lazy.after: it reads before its turn to train comes, to keep nobody waiting meanwhile.
@@ -260,7 +262,7 @@ class Job:
             )
         return self.trained is not None
 
-    def _train_in_turn(self, material: Frames | None = None) -> Generator[Event]:
+    def _train_in_turn(self, material: Frames | None = None, team: Team | None = None) -> Generator[Event]:
         """Train, unless somebody else does: then wait for their network. Reads `material` if there is none."""
         with self.store.training(self.key, self._say_waiting) as slot:
             if slot.found is not None:
@@ -268,12 +270,12 @@ class Job:
                 return
             if material is None:
                 material = yield from _read(self._gather())
-            yield from self._train(material, slot)
+            yield from self._train(material, slot, team)
 
     def _say_waiting(self) -> None:
         log("another process or filter is training on this clip; waiting for its network")
 
-    def _train(self, material: Frames, slot: Slot) -> Generator[Event]:
+    def _train(self, material: Frames, slot: Slot, team: Team | None) -> Generator[Event]:
         from vszhdrv.zhdrv import training
 
         device, precision = self._hardware()
@@ -282,7 +284,9 @@ class Job:
         first_step = 0
         try:
             state = slot.state()
-            for progress in training.train(material, self.config, device, precision, state):
+            if team is not None:
+                team.send(material, self.config, device, precision, state)
+            for progress in training.train(material, self.config, device, precision, state, team):
                 self._training = material, progress
                 now = time.monotonic()
                 if not first_step:  # the first step pays for memory and kernels: it is not measured
@@ -304,7 +308,8 @@ class Job:
         finally:
             self._training = None
         assert progress is not None
-        best, last, metadata = progress.best, progress.weights, self._metadata(progress, str(device), precision)
+        best, last = progress.best, progress.weights
+        metadata = self._metadata(progress, str(device), precision, 1 if team is None else team.size)
         path = slot.finish(best, last, metadata)
         if path is not None:
             self._take(path)
@@ -365,7 +370,7 @@ class Job:
         width, height = (max(16, int(size * scale)) for size in (self.clip.width, self.clip.height))
         return frames.to_encoded(self.clip, self.colour, width=width, height=height)
 
-    def _metadata(self, progress: Progress, device: str, precision: str) -> dict[str, str]:
+    def _metadata(self, progress: Progress, device: str, precision: str, processes: int) -> dict[str, str]:
         """The header of the weights file: what a person, or `_given_weights`, wants to know of them."""
         import torch
 
@@ -383,6 +388,7 @@ class Job:
             "device": device,
             "precision": precision,
             "threads": str(torch.get_num_threads()),
+            "processes": str(processes),
         }
 
     def expander(self) -> Expander:

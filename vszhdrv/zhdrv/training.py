@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from . import camera, losses, sampling
 from .config import STEP_STOPS, Config
 from .hardware import Precision
 from .network import UNet, new_network, pad
+
+if TYPE_CHECKING:
+    from .parallel import Shared, Team
 
 PATIENCE = 5
 """Epochs without improvement that the plateau schedule bears before it halves the rate."""
@@ -88,8 +91,12 @@ def train(
     device: torch.device,
     precision: Precision,
     state: dict[str, Any] | None = None,
+    team: Team | None = None,
 ) -> Iterator[Progress]:
-    """Learn from `frames`; yields after every step. The last Progress has `epoch == epochs`."""
+    """Learn from `frames`; yields after every step. The last Progress has `epoch == epochs`.
+
+    With a `team`, its other processes take the same steps at the same time.
+    """
     network = new_network(config.widths, config.head, config.fold, config.seed).to(device)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
@@ -104,6 +111,7 @@ def train(
         progress.resume(state)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     network.train()
+    asked = network if team is None else team.shared(network)
 
     while progress.epoch < config.epochs:
         for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
@@ -111,10 +119,12 @@ def train(
                 continue  # done in an earlier sitting
             started = time.monotonic()
             with torch.enable_grad(), autocast:
-                reconstruction, temporal = _objective(network, frames, crops, config, device)
+                reconstruction, temporal = _objective(asked, frames, crops, config, device)
                 total = (1 - config.alpha) * reconstruction + config.alpha * temporal
             optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
+            if team is not None:
+                team.add_up(network)
             lr = optimizer.param_groups[0]["lr"]
             progress.settled = False
             optimizer.step()
@@ -132,7 +142,7 @@ def train(
 
 
 def _objective(
-    network: UNet, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
+    network: UNet | Shared, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction and temporal loss of the crops of one step."""
     if config.head == "stops":
@@ -150,7 +160,7 @@ def _objective(
 
 
 def _stops_objective(
-    network: UNet, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
+    network: UNet | Shared, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The fast preset's: every crop is made brighter by its own shift, and the network tells by how much it clips."""
     x = torch.cat([sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, device) for crop in crops])
@@ -160,7 +170,7 @@ def _stops_objective(
     return loss, loss.new_zeros(())
 
 
-def answer(network: UNet, x: Tensor) -> Tensor:
+def answer(network: UNet | Shared, x: Tensor) -> Tensor:
     """The network's answer for pictures of any size: edges repeated up to its multiple, the answer cut back."""
     height, width = x.shape[-2:]
     x = pad(x, network.multiple).contiguous(memory_format=torch.channels_last)

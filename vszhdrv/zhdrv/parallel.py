@@ -1,0 +1,204 @@
+"""One training by several processes, one for each device: each computes its share of every step's pictures.
+
+Apart from the loop because it is about processes, and nothing of the method. All processes draw the same crops and see
+the answers of all; only the network's own work, forward and back, is divided. So every step is that of one process,
+whatever the loss is, and the weights are the same up to the order in which numbers are added.
+
+Process 0 leads: it alone knows the clip and the store, and sends the others what they need. They are started by
+torchrun, or by anything that sets its variables.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from .config import Config
+from .hardware import Precision
+from .network import UNet
+from .sampling import Frames
+
+PATIENCE = timedelta(weeks=1)
+"""The others wait this long for process 0, which may read a film or wait for another training before it has work."""
+
+ENDED = "another process of this training has ended or can't be reached; the same command goes on from what is saved"
+
+
+class Ended(RuntimeError):
+    """The training can't go on without the process that has ended."""
+
+
+class Work(NamedTuple):
+    """The arguments of `training.train`."""
+
+    frames: Frames
+    config: Config
+    device: torch.device
+    precision: Precision
+    state: dict[str, Any] | None
+
+
+@dataclass
+class Team:
+    """The processes that train together, as one of them sees it. Made by `joined`."""
+
+    rank: int
+    size: int
+    _store: Any
+    _others_wait: bool = True
+    """Whether the others have not heard yet what to do."""
+
+    def device(self, name: str) -> str:
+        """The device of this process, where the user asked for `name`: a card each, or the processor.
+
+        Raises ValueError for a name that means one device, and where there are fewer cards than processes.
+        """
+        if name not in ("auto", "cuda", "cpu"):
+            raise ValueError(f"device must be auto, cuda or cpu where {self.size} processes train, not {name!r}")
+        if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+            return "cpu"
+        local, here = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if local > here:
+            raise ValueError(f"--nproc-per-node must be at most the number of cards here ({here}), not {local}")
+        number = int(os.environ["LOCAL_RANK"])
+        torch.cuda.set_device(number)
+        return f"cuda:{number}"
+
+    def check(self, config: Config) -> None:
+        """Raise ValueError where a step has fewer pictures than there are processes."""
+        pictures = config.batch * (2 if config.head == "ratio" and config.alpha > 0 else 1)
+        if self.size > pictures:
+            raise ValueError(
+                f"--nproc-per-node must be at most {pictures} (over all nodes) with preset {config.preset}, a step of "
+                f"which has that many pictures, not {self.size}"
+            )
+
+    def send(
+        self, frames: Frames, config: Config, device: torch.device, precision: Precision, state: dict[str, Any] | None
+    ) -> None:
+        """For process 0: let the others train along."""
+        self._others_wait = False
+        about = frames.pairs, frames.pixels.shape, frames.pixels.dtype, config, device.type, precision, state
+        with _unless_ended():
+            dist.broadcast_object_list([about], src=0, device=torch.device("cpu"))
+            dist.broadcast(frames.pixels.view(torch.uint8), src=0)  # gloo knows no uint16
+
+    def dismiss(self) -> None:
+        """For process 0: where the others have nothing to do, let them go."""
+        if self._others_wait:
+            with suppress(RuntimeError):
+                dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))
+
+    def receive(self) -> Work | None:
+        """For the others: wait for the work that process 0 sends; None if there is none."""
+        received: list[Any] = [None]
+        with _unless_ended():
+            dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
+            if received[0] is None:
+                return None
+            pairs, shape, dtype, config, device, precision, state = received[0]
+            pixels = torch.empty(shape, dtype=dtype)
+            dist.broadcast(pixels.view(torch.uint8), src=0)
+        return Work(Frames(pixels, pairs), config, torch.device(self.device(device)), precision, state)
+
+    def shared(self, network: UNet) -> Shared:
+        """The network that all ask together."""
+        return Shared(network, self)
+
+    def add_up(self, network: UNet) -> None:
+        """Make every gradient the sum of the processes' gradients."""
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        _all_reduce(flat)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def is_first_to_tell(self) -> bool:
+        """Whether no other process has told yet why all end."""
+        try:
+            return int(self._store.add("vszhdrv told", 1)) == 1
+        except RuntimeError:  # whoever kept the store has ended, too
+            return True
+
+
+class Shared:
+    """A network that is asked about a batch by all processes at once.
+
+    Each computes its share, of at least one picture, and gets the answers to all. The others' answers are constants to
+    this process's gradients: these are of the whole loss, through its own share, and their sum over the processes is
+    the gradient.
+    """
+
+    def __init__(self, network: UNet, team: Team) -> None:
+        self.multiple = network.multiple
+        self._network, self._team = network, team
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The answers for `(batch, 3, height, width)`, of the same shape."""
+        first, last = (len(x) * rank // self._team.size for rank in (self._team.rank, self._team.rank + 1))
+        own: Tensor = self._network(x[first:last])
+        answers = own.new_zeros(len(x), *own.shape[1:])
+        answers[first:last] = own.detach()
+        _all_reduce(answers)
+        return torch.cat((answers[:first], own, answers[last:]))
+
+
+@contextmanager
+def joined() -> Iterator[Team]:
+    """Meet the other processes. What ends all of them is raised by one; the rest raise SystemExit(1), which is silent.
+
+    To be called in the main thread.
+    """
+    store, rank, size = next(rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    team = Team(rank, size, store)
+    # When a process ends, torchrun tells the others by SIGTERM. Process 0 has a state to save; it alone hears Ctrl-C,
+    # and the others follow.
+    number = signal.SIGTERM if rank == 0 else signal.SIGINT
+    before = signal.signal(number, _end if rank == 0 else signal.SIG_IGN)
+    try:
+        yield team
+    except BaseException:
+        if team.is_first_to_tell():
+            raise
+        raise SystemExit(1) from None
+    finally:
+        if rank == 0:
+            team.dismiss()
+        signal.signal(number, before)
+        dist.destroy_process_group()
+
+
+def _end(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do is to save
+    raise Ended(ENDED)
+
+
+def _all_reduce(tensor: Tensor) -> None:
+    with _unless_ended():
+        dist.all_reduce(tensor)
+
+
+@contextmanager
+def _unless_ended() -> Iterator[None]:
+    """What torch says of a process that is not there any more, in a sentence."""
+    try:
+        yield
+    except Ended:
+        raise
+    except RuntimeError as error:
+        if dist.get_rank() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Ended(f"{ENDED} ({str(error).splitlines()[0]})") from error
