@@ -14,6 +14,7 @@ from .config import STEP_STOPS, Config
 from .hardware import Precision
 from .losses import EPSILON
 from .network import UNet
+from .overlays import Overlays
 from .training import answer
 
 CLIP_RAMP = (0.97, 1.0)
@@ -36,12 +37,14 @@ class Expander:
         device: torch.device,
         precision: Precision,
         tile: tuple[int, int] | None = None,
+        overlays: Overlays | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.config = config
         self.device = device
         self.precision = precision
         self.tile = tile and whole_strides(*tile, network)
+        self.overlays = overlays
 
     @torch.inference_mode()
     def __call__(self, linear: Tensor) -> Tensor:
@@ -59,9 +62,13 @@ class Expander:
         return torch.maximum(hdr, source).cpu()
 
     def expand(self, linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The same for one frame as an array, `(3, height, width)`."""
-        hdr: npt.NDArray[np.float32] = self(torch.from_numpy(linear)[None])[0].numpy()
-        return hdr
+        """The same for one frame of the clip as an array, `(3, height, width)`; its overlays stay as they are."""
+
+        def picture(linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            hdr: npt.NDArray[np.float32] = self(torch.from_numpy(linear)[None])[0].numpy()
+            return hdr
+
+        return picture(linear) if self.overlays is None else self.overlays.around(picture, linear)
 
     def predict(self, sdr: Tensor) -> Tensor:
         """The network's answer for whole frames, tile by tile where they are large."""
