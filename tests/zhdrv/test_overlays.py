@@ -38,6 +38,10 @@ def with_bars(frames: Frames, rows: int = 0, columns: int = 0, level: int = 5) -
     return frames
 
 
+def find(frames: Frames) -> Overlays:
+    return Overlays.find(frames, range(len(frames)))
+
+
 def white_box(overlays: Overlays) -> Any:
     found = np.zeros((HEIGHT, WIDTH), bool)
     found[LOGO] = True
@@ -55,7 +59,7 @@ def doubled(linear: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_logo_is_what_keeps_its_place_while_all_around_moves(dtype: type) -> None:
-    overlays = Overlays.find(with_logo(film(dtype=dtype)))
+    overlays = find(with_logo(film(dtype=dtype)))
     assert white_box(overlays)
     assert overlays.logos.max() == 1
     assert list(overlays.words()) == ["the white at 120,20 to 135,27 is a logo and stays white"]
@@ -64,13 +68,13 @@ def test_a_logo_is_what_keeps_its_place_while_all_around_moves(dtype: type) -> N
 def test_letters_that_lie_close_are_one_logo_and_far_ones_are_two() -> None:
     frames = film()
     frames[..., 20:26, 20:23] = frames[..., 20:26, 25:28] = frames[..., 70:76, 130:133] = 255
-    overlays = Overlays.find(frames)
+    overlays = find(frames)
     assert sorted({overlays.logos[20, 20], overlays.logos[20, 25], overlays.logos[70, 130]}) == [1, 2]
     assert overlays.logos[20, 20] == overlays.logos[20, 25]
 
 
 def test_moving_lights_are_no_logo() -> None:
-    assert not Overlays.find(film())
+    assert not find(film())
 
 
 @pytest.mark.parametrize("exposure", [False, True])
@@ -81,14 +85,14 @@ def test_a_still_camera_proves_nothing(exposure: bool) -> None:
         frames = (frames * gains).astype(np.uint8)
     frames[:, :, *LOGO] = 255
     noise = np.random.default_rng(1).integers(0, 3, frames.shape, np.uint8)
-    assert not Overlays.find(np.minimum(frames, 252) + noise)
+    assert not find(np.minimum(frames, 252) + noise)
 
 
 def test_something_that_passes_in_front_of_a_still_light_makes_no_logo_of_it() -> None:
     frames = film(step=0)
     with_logo(frames)
     frames[..., 28:, :] = film()[..., 28:, :]  # below, all moves; above and beside, nothing does
-    assert not Overlays.find(frames)
+    assert not find(frames)
 
 
 def test_a_light_in_an_unsteady_hand_is_no_logo() -> None:
@@ -97,16 +101,16 @@ def test_a_light_in_an_unsteady_hand_is_no_logo() -> None:
     picture = frames[0].copy()
     picture[:, 30:60, 60:100] = 255
     shaken = np.stack([np.roll(picture, tuple(place), (-2, -1)) for place in places])
-    assert not Overlays.find(shaken)
+    assert not find(shaken)
 
 
 def test_few_frames_prove_nothing() -> None:
-    assert not Overlays.find(with_logo(film(7)))
+    assert not find(with_logo(film(7)))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(12, 0), (0, 20), (12, 20)])
 def test_bars_are_black_at_opposite_edges_in_all_frames(rows: int, columns: int) -> None:
-    overlays = Overlays.find(with_bars(film(), rows, columns))
+    overlays = find(with_bars(film(), rows, columns))
     assert overlays.picture == (columns, rows, WIDTH - columns, HEIGHT - rows)
     picture = f"{WIDTH - 2 * columns}x{HEIGHT - 2 * rows}"
     assert list(overlays.words()) == [f"black bars: the picture is {picture} of 160x96"]
@@ -120,19 +124,19 @@ def test_what_is_no_bar() -> None:
     once = with_bars(film(), 12)
     once[5] = film()[5]
     for frames in (film(), grey, one_edge, once, np.zeros_like(film())):
-        assert Overlays.find(frames).picture == whole
+        assert find(frames).picture == whole
 
 
 def test_a_thinner_bar_decides() -> None:
     frames = with_bars(film(), 6)
     frames[:, :, :12] = 0
-    assert Overlays.find(frames).picture == (0, 6, WIDTH, HEIGHT - 6)
+    assert find(frames).picture == (0, 6, WIDTH, HEIGHT - 6)
 
 
 def test_learning_sees_the_picture_alone() -> None:
     frames = with_logo(with_bars(film(), 12))
     plain = frames.copy()
-    overlays = Overlays.find(frames)
+    overlays = find(frames)
     seen = overlays.without(frames)
     assert seen.shape == (24, 3, HEIGHT - 24, WIDTH)
     assert (seen[:, :, 8 - 3 : 16 + 3, 120 - 3 : 136 + 3] == 0).all()  # the edge too
@@ -142,7 +146,7 @@ def test_learning_sees_the_picture_alone() -> None:
 
 def test_bars_and_logos_stay_as_they_are() -> None:
     frames = with_logo(with_bars(film(), 12))
-    overlays = Overlays.find(frames)
+    overlays = find(frames)
     frame = linear(frames[3])
     hdr = overlays.around(doubled, frame)
     expected = doubled(frame)
@@ -154,21 +158,21 @@ def test_bars_and_logos_stay_as_they_are() -> None:
 
 
 def test_a_frame_that_fills_the_bars_is_expanded_whole() -> None:
-    overlays = Overlays.find(with_bars(film(), 12))
+    overlays = find(with_bars(film(), 12))
     frame = linear(film()[3])
     assert (frame[:, :12] == 1).any()
     assert np.array_equal(overlays.around(doubled, frame), doubled(frame))
 
 
 def test_a_logo_that_is_not_there_is_not_kept() -> None:
-    overlays = Overlays.find(with_logo(film()))
+    overlays = find(with_logo(film()))
     frame = linear(film()[3])
     assert np.array_equal(overlays.around(doubled, frame), doubled(frame))
 
 
 def test_frames_of_another_size_have_the_overlays_in_their_place() -> None:
     frames = with_logo(with_bars(film(), 12))
-    overlays = Overlays.find(frames)
+    overlays = find(frames)
     large = np.kron(linear(frames[3]), np.ones((1, 2, 2), np.float32))
     hdr = overlays.around(doubled, large)
     assert np.array_equal(hdr[:, :24], large[:, :24])
@@ -177,7 +181,7 @@ def test_frames_of_another_size_have_the_overlays_in_their_place() -> None:
 
 
 def test_overlays_are_written_and_read() -> None:
-    overlays = Overlays.find(with_logo(with_bars(film(), 12)))
+    overlays = find(with_logo(with_bars(film(), 12)))
     again = Overlays.parse(str(overlays))
     assert again.picture == overlays.picture
     assert np.array_equal(again.logos, overlays.logos)

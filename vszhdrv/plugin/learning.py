@@ -390,7 +390,9 @@ class Job:
         yield Reading("reading", encoded, numbers, keep)
         if config.alpha > 0:
             pairs = sampling.within_shots(pairs, glances)
-        overlays = Overlays.find(pixels) if config.head == "stops" else None
+        overlays = (
+            Overlays.find(pixels, [self.taught[number] for number in numbers]) if config.head == "stops" else None
+        )
         if overlays:
             for words in overlays.words():
                 log(words)
