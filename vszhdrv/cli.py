@@ -178,7 +178,8 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     from vszhdrv import sources, store
 
     folder = store.folder(arguments.cache)
-    options = {**settings_of(arguments), **given(arguments, COLOUR), "device": arguments.device}
+    learning = given(arguments, (*COLOUR, "train_range"))
+    options = {**settings_of(arguments), **learning, "device": arguments.device}
     clip = sources.open_clip(
         arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say
     )
@@ -219,6 +220,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
             "input": arguments.input.resolve(),
             **asdict(job.config),
             **{f"colour_{name}": value for name, value in asdict(job.colour).items()},
+            "train_range": arguments.train_range and "{}-{}".format(*arguments.train_range),
             "device": arguments.device,
             "key": identity["key"],
             **look_and_output,
@@ -428,8 +430,12 @@ def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
     print(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")
     print(f"size: {size(entry.size)}")
     print(f"last used: {age(entry)} ago")
+    shown = {
+        "log": lambda text: f"{len(json.loads(text))} epochs",
+        "overlays": lambda text: "; ".join(json.loads(text)["words"]),
+    }
     for name, value in sorted(entry.metadata.items()):
-        print(f"{name}: {value if name != 'log' else f'{len(json.loads(value))} epochs'}")
+        print(f"{name}: {shown[name](value) if name in shown else value}")
 
 
 def age(entry: Entry) -> str:

@@ -28,7 +28,7 @@ def expanded(clip: Any, **arguments: Any) -> Any:
 
 
 def pixels(clip: Any, n: int = 0) -> np.ndarray:
-    return next(frames.read(clip, [n]))
+    return next(frames.read(clip, [n]))[0]
 
 
 def linear(clip: Any, n: int = 0, **colour: str) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_every_format_is_learned_from_and_expanded(make_clip: MakeClip, format: 
     assert (out.width, out.height, out.num_frames, out.fps) == (width, height, 4, clip.fps)
     # any order gives the same bits
     random = {n: pixels(out, n) for n in (3, 0, 2, 0, 1)}
-    for n, frame in enumerate(frames.read(out, range(4))):
+    for n, (frame, _) in enumerate(frames.read(out, range(4))):
         source = linear(clip, n)
         assert np.array_equal(frame, random[n])
         assert np.isfinite(frame).all()
@@ -274,6 +274,7 @@ def failure(function: Any, *positional: Any, **arguments: Any) -> str:
     return text
 
 
+RANGE = "train_range must be the first and the last frame to learn from, 2 or more of the clip's 0 to 5, not {}"
 BAD_NUMBERS = [
     ("n_exp_down", -1, "n_exp_down must be from 0 to 6, not -1"),
     ("n_exp_down", 0, "n_exp_down must be from 1 to 6 with preset fast, not 0"),
@@ -295,6 +296,12 @@ BAD_NUMBERS = [
     ("tile", [64], "tile must be width and height, each a multiple of 64, not [64]"),
     ("tile", [100, 64], "tile must be width and height, each a multiple of 64, not [100, 64]"),
     ("tile", [0, 0], "tile must be width and height, each a multiple of 64, not [0, 0]"),
+    ("train_range", [3], RANGE.format("[3]")),
+    ("train_range", [0, 1, 2], RANGE.format("[0, 1, 2]")),
+    ("train_range", [-1, 3], RANGE.format("[-1, 3]")),
+    ("train_range", [2, 2], RANGE.format("[2, 2]")),
+    ("train_range", [4, 2], RANGE.format("[4, 2]")),
+    ("train_range", [0, 6], RANGE.format("[0, 6]")),
     ("tile", [-64, 64], "tile must be width and height, each a multiple of 64, not [-64, 64]"),
 ]
 

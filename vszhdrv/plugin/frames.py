@@ -29,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 Pixels = npt.NDArray[Any]
+Props = Mapping[str, Any]
 Computed = Pixels | tuple[Pixels, Mapping[str, Any]]
 _Task = tuple[Future[Computed], Callable[[Pixels], Computed], Pixels]
 
@@ -36,8 +37,8 @@ _DIGEST_RUNS = 4
 _DIGEST_RUN_LENGTH = 8
 
 
-def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[Pixels]:
-    """The frames at `positions`, in that order, as contiguous copies of shape (planes, height, width).
+def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[tuple[Pixels, Props]]:
+    """The frames at `positions`, in that order: contiguous copies of shape (planes, height, width), and properties.
 
     uint8, uint16, float16 or float32, as the clip's format, whose planes must be of one size (RGB or GRAY). As many
     frames are requested ahead as the core has threads, and no more are ever held.
@@ -47,7 +48,7 @@ def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[Pixels]:
     """
     with closing(_requested(clip, positions)) as frames:
         for frame in frames:
-            yield _pixels(frame)
+            yield _pixels(frame), dict(frame.props)
 
 
 class Digest:

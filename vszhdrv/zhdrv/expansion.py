@@ -15,6 +15,7 @@ from .config import STEP_STOPS, Config
 from .hardware import Precision
 from .losses import EPSILON
 from .network import UNet
+from .overlays import Overlays
 
 CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
@@ -52,12 +53,14 @@ class Expander:
         device: torch.device,
         precision: Precision,
         tile: tuple[int, int] | None = None,
+        overlays: Overlays | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.config = config
         self.device = device
         self.precision = precision
         self.tile = tile and whole_strides(*tile, network)
+        self.overlays = overlays
 
     @torch.inference_mode()
     def __call__(self, linear: Tensor) -> Tensor:
@@ -69,7 +72,10 @@ class Expander:
 
     @torch.inference_mode()
     def expand(self, linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The same for one frame as an array, `(3, height, width)`."""
+        """The same for one frame of the clip as an array, `(3, height, width)`; its overlays stay as they are."""
+        return self._picture(linear) if self.overlays is None else self.overlays.around(self._picture, linear)
+
+    def _picture(self, linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         hdr: npt.NDArray[np.float32] = self._expanded(torch.from_numpy(linear).to(self.device)).cpu().numpy()
         return hdr
 
