@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -473,6 +475,22 @@ def test_cache_list(networks: Callable[[], list[str]], capsys: pytest.CaptureFix
     assert sorted(line.split()[0] for line in out.splitlines()) == networks()
     assert all("preset fast epochs 16" in line for line in out.splitlines())
     assert err.startswith("zhdrv: 2 networks, ")
+
+
+def test_cache_list_where_the_clock_was_set_back(
+    networks: Callable[[], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tomorrow = time.time() + 86_400
+    for file in (tmp_path / "networks").iterdir():
+        os.utime(file, (tomorrow, tomorrow))
+    assert cli.main(["cache", "list"]) == 0
+    assert [line.split("  ")[-2].strip() for line in capsys.readouterr().out.splitlines()] == ["0 s ago"] * 2
+
+
+@pytest.mark.parametrize("action", [["list"], ["show", "ab"], ["clear", "--yes"]])
+def test_no_cache_to_list_or_clear(action: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "--cache", "", *action]) == 2
+    assert told(capsys) == ["the cache is switched off: --cache or VSZHDRV_CACHE must name its folder"]
 
 
 def test_cache_show(networks: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,12 @@ def test_resize_delivers_the_same_colours(primaries):
     np.testing.assert_allclose(to_bt2020(primaries) @ colour, delivered, rtol=1e-5, atol=1e-6)
 
 
+def test_luminance_weights_are_the_standards():
+    np.testing.assert_allclose(light.luminance_weights(1), [0.2126, 0.7152, 0.0722], atol=5e-5)  # BT.709-6, item 3.2
+    np.testing.assert_allclose(light.luminance_weights(9), [0.2627, 0.6780, 0.0593], atol=5e-5)  # BT.2020-2, table 4
+    np.testing.assert_allclose(light.luminance_weights(12), [0.2290, 0.6917, 0.0793], atol=5e-5)  # SMPTE RP 431-2, D65
+
+
 # --- the shoulder
 
 
@@ -137,7 +143,7 @@ def test_frame_light_is_measured_in_2020():
 def test_frame_light_stays_within_pq():
     got = frame_light(solid(100, -3, 0), WHITE, 9)
     assert got.max_nits == 10000
-    assert got.scene_max == (10000, 0, 0)
+    assert got.scene_max == pytest.approx((10000, 0, 0), abs=1e-6)
 
 
 def test_a_mean_over_many_pixels_is_exact():

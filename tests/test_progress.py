@@ -36,3 +36,22 @@ def test_lines_elsewhere_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
             meters.show("training", n, 7, 7.0 - n)
     assert lines[-1] == "training 7 of 7"
     assert 2 <= len(lines) <= 4 and all(line.endswith("s left") for line in lines[:-1])
+
+
+def test_stages_that_are_over_at_once_are_told_of_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[float, str]] = []
+    clock = iter(n / 10 for n in range(1000))
+    now = 0.0
+
+    def monotonic() -> float:
+        nonlocal now
+        now = next(clock)
+        return now
+
+    monkeypatch.setattr(progress.time, "monotonic", monotonic)
+    with Meters(lambda line: lines.append((now, line)), 5.0, gap_seconds=1.0) as meters:
+        for kind in ("scoring", "reading", "training"):
+            for n in range(1, 6):
+                meters.show(kind, n, 5)
+    assert [line for _, line in lines] == ["scoring 5 of 5", "training 5 of 5"]
+    assert lines[1][0] - lines[0][0] >= 1

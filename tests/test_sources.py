@@ -167,6 +167,33 @@ def test_source_filters_by_preference_and_their_index(
     assert list(tmp_path.glob("a.*")) == [source]
 
 
+@pytest.mark.parametrize("trouble", ["folder", "filter"])
+def test_where_no_index_can_be_kept_the_video_opens_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """A read-only cache folder, and one that is full: each source filter makes an error of it."""
+    source, index = tmp_path / "a.mov", tmp_path / "cache" / "index"
+    source.write_bytes(b"")
+    calls = []
+
+    def full(path: str, **arguments: object) -> vs.VideoNode:
+        calls.append(arguments)
+        if "cachedir" in arguments:
+            raise vs.Error("lsmas: no space left")
+        return clip
+
+    clip = vs.core.std.BlankClip()
+    monkeypatch.setattr(vs, "core", SimpleNamespace(lsmas=SimpleNamespace(LWLibavSource=full)))
+    if trouble == "folder":
+        index.parent.write_text("a file where a folder should be made")
+    opened, said = open_clip(source, index=index)
+    assert opened is clip and calls[-1] == {"cache": 0}
+    assert said == [
+        f"the index of {source} can't be kept in {index} and is made each time: "
+        + ("lsmas: no space left" if trouble == "filter" else f"[Errno 20] Not a directory: '{index}'")
+    ]
+
+
 @pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, -1), (180, 2), (270, 1)])
 def test_a_camera_held_upright(rotation: int, turns: int) -> None:
     """`Rotation` is what a viewer must turn the picture by, clockwise; numpy turns the other way."""

@@ -173,6 +173,7 @@ def test_a_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("1.5 gib", 3 << 29),
         ("2KB", 2048),
         ("1T", 1 << 40),
+        ("9" * 400, int("9" * 400)),
         ("", 2 << 30),
     ],
 )

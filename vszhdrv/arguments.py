@@ -52,6 +52,12 @@ def frame_rate(text: str) -> Fraction:
     return rate
 
 
+def frame_range(text: str) -> list[int]:
+    if not (match := re.fullmatch(r"(\d+)-(\d+)", text)):
+        raise argparse.ArgumentTypeError(f"must be the first and the last frame, such as 0-99, not {text!r}")
+    return [int(number) for number in match.groups()]
+
+
 def nits(text: str) -> float:
     value = number(float)(text)
     if not (math.isfinite(value) and 0 < value <= 10_000):
@@ -190,6 +196,12 @@ def _learning(parser: Parser) -> None:
     add("--lr", type=number(float), metavar="RATE", help="learning rate (the preset's)")
     add("--alpha", type=number(float), metavar="A", help="weight of the temporal loss, 0 to 1 (the preset's)")
     add("--seed", type=number(int), metavar="N", help="seed of all that is drawn at random (0)")
+    add(
+        "--train_range",
+        type=frame_range,
+        metavar="A-B",
+        help="learn from frames A to B alone, counted from 0; all frames are expanded",
+    )
     add("--device", metavar="DEVICE", default="auto", help="auto (default), cpu, cuda:0, ...")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")

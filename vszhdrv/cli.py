@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only the first of several processes reads the arguments, and says what is wrong with them.
     arguments = argparse.Namespace() if along else parser().parse_args(words[1:] if name else words)
     try:
-        train_along() if along else command(arguments)
+        if along:
+            train_along()
+        else:
+            with stopped_alike():
+                command(arguments)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from what is saved")
         return 130
@@ -76,6 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(sentence(error))
         return 1
     return 0
+
+
+@contextmanager
+def stopped_alike() -> Iterator[None]:
+    """A closed terminal and a polite kill end the work as Ctrl-C does: nothing half-written stays."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup's stays ignored
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -159,7 +178,8 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     from vszhdrv import sources, store
 
     folder = store.folder(arguments.cache)
-    options = {**settings_of(arguments), **given(arguments, COLOUR), "device": arguments.device}
+    learning = given(arguments, (*COLOUR, "train_range"))
+    options = {**settings_of(arguments), **learning, "device": arguments.device}
     clip = sources.open_clip(
         arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say
     )
@@ -200,6 +220,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
             "input": arguments.input.resolve(),
             **asdict(job.config),
             **{f"colour_{name}": value for name, value in asdict(job.colour).items()},
+            "train_range": arguments.train_range and "{}-{}".format(*arguments.train_range),
             "device": arguments.device,
             "key": identity["key"],
             **look_and_output,
@@ -306,7 +327,9 @@ def write_file(arguments: argparse.Namespace) -> None:
     peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
     look = video.Look(peak, arguments.white, arguments.hlg, arguments.crf)
     video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
-    video.find_programs()
+    programs = video.find_programs()
+    if arguments.input.is_file():
+        video.check_audio(programs, arguments.input, arguments.out)
 
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
@@ -379,13 +402,15 @@ def cache(arguments: argparse.Namespace) -> None:
     from vszhdrv import store
 
     folder = store.folder(arguments.cache)
+    if folder is None:
+        raise ValueError(f"the cache is switched off: --cache or {store.FOLDER_VARIABLE} must name its folder")
     networks = store.Store(folder, warn=say)
     entries = networks.entries()
     total = f"{len(entries)} {'network' if len(entries) == 1 else 'networks'}, {size(sum(e.size for e in entries))}"
     if arguments.action == "list":
         for entry in entries:
             about = settings_in_words(entry.metadata) if entry.trained else "unfinished"
-            print(f"{entry.key}  {size(entry.size):>8}  {duration(time.time() - entry.used):>11} ago  {about}")
+            print(f"{entry.key}  {size(entry.size):>8}  {age(entry):>11} ago  {about}")
         say(f"{total} in {folder}")
     elif arguments.action == "show":
         show(entries, arguments.key, folder)
@@ -395,7 +420,7 @@ def cache(arguments: argparse.Namespace) -> None:
         say(f"nothing removed from {folder}")
 
 
-def show(entries: Sequence[Entry], key: str, folder: Path | None) -> None:
+def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
     """Everything about the one network whose key begins with `key`, on standard output."""
     found = [entry for entry in entries if key and entry.key.startswith(key)]
     if len(found) != 1:
@@ -404,9 +429,18 @@ def show(entries: Sequence[Entry], key: str, folder: Path | None) -> None:
     print(f"key: {entry.key}")
     print(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")
     print(f"size: {size(entry.size)}")
-    print(f"last used: {duration(time.time() - entry.used)} ago")
+    print(f"last used: {age(entry)} ago")
+    shown = {
+        "log": lambda text: f"{len(json.loads(text))} epochs",
+        "overlays": lambda text: "; ".join(json.loads(text)["words"]),
+    }
     for name, value in sorted(entry.metadata.items()):
-        print(f"{name}: {value if name != 'log' else f'{len(json.loads(value))} epochs'}")
+        print(f"{name}: {shown[name](value) if name in shown else value}")
+
+
+def age(entry: Entry) -> str:
+    """How long ago a network was last used."""
+    return duration(max(0.0, time.time() - entry.used))  # clocks are set back, too
 
 
 def settings_in_words(metadata: Mapping[str, str]) -> str:

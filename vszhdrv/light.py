@@ -57,6 +57,16 @@ def to_bt2020(primaries: int) -> NDArray[np.float64]:
     return matrix
 
 
+@functools.cache
+def luminance_weights(primaries: int) -> NDArray[np.float32]:
+    """The weights of linear R, G and B in luminance with these primaries (ITU-T H.273 code; unknown: BT.709).
+
+    The row of Y of SMPTE RP 177's matrix: 0.2126, 0.7152, 0.0722 for BT.709. Shape (3,).
+    """
+    weights: NDArray[np.float32] = _rgb_to_xyz(primaries)[1].astype(np.float32)
+    return weights
+
+
 # --- the shoulder
 
 

@@ -5,6 +5,7 @@ Everything goes to standard error or to whom the caller names: standard output b
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -15,13 +16,15 @@ from typing import Any
 class Meters:
     """What is going on: a bar with the time left where standard error is a terminal, elsewhere a line now and then.
 
-    `tell` takes the lines, at most one in `line_seconds`.
+    `tell` takes the lines, one in `line_seconds` and one at the end of a stage, if the last is `gap_seconds` ago.
     """
 
-    def __init__(self, tell: Callable[[str], None], line_seconds: float) -> None:
+    def __init__(self, tell: Callable[[str], None], line_seconds: float, gap_seconds: float = 0.0) -> None:
         self._tell = tell
         self._line_seconds = line_seconds
+        self._gap_seconds = gap_seconds
         self._kind = ""
+        self._told = -math.inf
         self._bar: Any = None
 
     def __enter__(self) -> Meters:
@@ -35,7 +38,6 @@ class Meters:
         if kind != self._kind:
             self.close()
             self._kind, self._started = kind, time.monotonic()
-            self._told = self._started
             if sys.stderr.isatty():
                 from tqdm import tqdm
 
@@ -47,7 +49,9 @@ class Meters:
             seconds_left = (now - self._started) / done * (total - done)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
-        elif done == total or now >= self._told + self._line_seconds:
+        elif now >= (
+            self._told + self._gap_seconds if done == total else max(self._started, self._told) + self._line_seconds
+        ):
             self._told = now
             left = f", {duration(seconds_left)} left" if seconds_left and done < total else ""
             self._tell(f"{kind} {done} of {total}{left}")

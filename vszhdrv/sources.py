@@ -45,7 +45,7 @@ def open_clip(
         return read_pictures([source], fps or DEFAULT_FPS, say)
     if fps is not None:
         raise ValueError(f"--fps {fps} is for picture sequences, and INPUT {source} is a file with a rate of its own")
-    return upright(read_video(source, index))
+    return upright(read_video(source, index, say))
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
@@ -67,13 +67,26 @@ def read_pictures(pictures: list[Path], fps: Fraction, say: Callable[[str], None
     return clip
 
 
-def read_video(source: Path, index: Path | None) -> vs.VideoNode:
-    """A clip of the first video track, by FFMS2 if it is installed, else BestSource, else L-SMASH Works."""
+def read_video(source: Path, index: Path | None, say: Callable[[str], None]) -> vs.VideoNode:
+    """A clip of the first video track; without an index, and with a word, where the index can't be kept."""
+    from vapoursynth import Error
+
+    if index is None:
+        return first_track(source, None)
+    try:
+        index.mkdir(parents=True, exist_ok=True)
+        return first_track(source, index)
+    except (OSError, Error) as error:  # the folder is read-only or full, or there is something wrong with the file
+        clip = first_track(source, None)
+        say(f"the index of {source} can't be kept in {index} and is made each time: {error}")
+        return clip
+
+
+def first_track(source: Path, index: Path | None) -> vs.VideoNode:
+    """The clip by FFMS2 if it is installed, else BestSource, else L-SMASH Works."""
     from vapoursynth import core
 
     path = str(source)
-    if index:
-        index.mkdir(parents=True, exist_ok=True)
     if hasattr(core, "ffms2"):
         return core.ffms2.Source(path, **({"cachefile": str(index / index_name(source))} if index else {"cache": 0}))
     if hasattr(core, "bs"):

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def size_limit() -> int:
     if match is None:
         raise ValueError(f"{SIZE_VARIABLE} is {text!r}; give bytes, or a number with K, M, G or T, such as 500M or 2G")
     number, unit = match.groups()
-    return int(float(number) * 1024 ** " KMGT".index(unit.upper() or " "))
+    return int(Fraction(number) * 1024 ** " KMGT".index(unit.upper() or " "))
 
 
 def key(facts: Mapping[str, object]) -> str:

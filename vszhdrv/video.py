@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from vszhdrv import Job
 
 CONTAINERS = {".mkv": "matroska", ".mp4": "mp4"}
+PIPE = ("-f", "matroska", "-i", "pipe:0")
+"""ffmpeg's options for the pictures, which come on its standard input."""
 PEAK_NITS = 1000.0
 """Highlights of a file are rolled off below this, unless the user says otherwise: what most HDR displays reach."""
 HLG_PEAK_NITS = 1000.0
@@ -46,6 +50,8 @@ CRF = 12.0
 lose, and a file that was learned for minutes is a master rather than a copy."""
 LAST_LINES = 3
 """So much of ffmpeg's last words enters an error."""
+UNFINISHED = ("Error writing trailer", "Error closing file")
+"""ffmpeg 5.1 says one of these where the disk is full, and calls it a success."""
 
 LIT = "ZhdrvLit"
 """Frame property: where the frame is not black (FrameLight.lit), as computed beside PLSceneMax and PLSceneAvg."""
@@ -277,11 +283,20 @@ def durations(source: vs.VideoNode) -> Generator[Fraction]:
             yield duration
 
 
-def audio_delay(programs: Programs, source: Path) -> float | None:
-    """By how many seconds ffmpeg must shift `source` so that its first picture is at 0; None where it has no audio.
+@dataclass(frozen=True)
+class Beside:
+    """What a source file has beside its pictures.
 
-    ffmpeg itself shifts a file so that its first stream begins at 0, which need not be the pictures'.
+    audio: whether there is any. shift: the seconds by which ffmpeg must shift the file so that its first picture is at
+    0. ffmpeg itself shifts a file so that its first stream begins at 0, which need not be the pictures'.
     """
+
+    audio: bool
+    shift: float
+
+
+def beside(programs: Programs, source: Path) -> Beside:
+    """Raises RuntimeError where ffprobe can't read `source`."""
     command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
     probed = subprocess.run(
         [*command, "stream=codec_type,start_time:format=start_time", source.resolve()], capture_output=True, text=True
@@ -290,9 +305,24 @@ def audio_delay(programs: Programs, source: Path) -> float | None:
         raise RuntimeError(f"ffprobe can't read {source}: {probed.stderr.strip()}")
     found = json.loads(probed.stdout)
     starts = {stream["codec_type"]: stream.get("start_time") for stream in reversed(found["streams"])}
-    if "audio" not in starts:
-        return None
-    return float(found["format"].get("start_time") or 0) - float(starts.get("video") or 0)
+    shift = float(found["format"].get("start_time") or 0) - float(starts.get("video") or 0)
+    return Beside("audio" in starts, shift)
+
+
+def check_audio(programs: Programs, source: Path, target: Path) -> None:
+    """Raises ValueError, one sentence, where `target`'s container can't hold the audio of the file `source`.
+
+    By a copy of its beginning to nowhere: ffmpeg itself would say so only when all frames are learned and measured.
+    """
+    if not beside(programs, source).audio:
+        return
+    read = [programs.ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-i", str(source.resolve())]
+    copied = ["-map", "0:a", "-frames:a", "1", *container(target), "-y", os.devnull]
+    tried = subprocess.run([*read, *copied], capture_output=True, text=True)
+    if tried.returncode:
+        why = re.sub(r"^\[.*?\] ", "", (tried.stderr.strip().splitlines() or ["it says nothing"])[0])
+        other = "" if target.suffix.lower() == ".mkv" else "; .mkv holds more kinds"
+        raise ValueError(f"--out {target} can't hold the audio of {source}, ffmpeg says: {why}{other}")
 
 
 # The file
@@ -323,30 +353,32 @@ def write(
     times = content.timing
     transfer = 18 if look.hlg else 16
     track = matroska.Track(clip.width, clip.height, sample_aspect(clip), transfer, times.constant, mastering)
-    command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y", "-f", "matroska", "-i", "pipe:0"]
-    delay = audio_delay(programs, source) if source.is_file() else None
-    if delay is not None:
-        command += ["-itsoffset", f"{delay:.6f}", "-i", str(source.resolve())]
-    command += ["-map", "0:v"] if delay is None else ["-map", "0:v", "-map", "1:a", "-c:a", "copy"]
-    command += ["-fps_mode", "passthrough"]
-    command += [
-        *encoder(content, look),
-        "-preset",
-        "medium",
-        "-crf",
-        f"{look.crf:g}",
-        "-enc_time_base",
-        f"{times.unit.numerator}:{times.unit.denominator}",
-    ]
-    if target.suffix.lower() == ".mp4":
-        command += ["-tag:v", "hvc1", "-movflags", "+faststart"]  # Apple's players open no hev1
+    # from frames of 16683333 ns alone, ffmpeg takes 60000/1001 frames a second for 19001/317
+    constant = [] if times.constant is None else ["-r", str(1 / times.constant)]
+    command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y"]
+    if source.is_file():  # first, because title and chapters are taken from the first input
+        shift = beside(programs, source).shift
+        command += ["-itsoffset", f"{shift:.6f}", "-i", str(source.resolve()), *constant, *PIPE]
+        command += ["-map", "1:v", "-map", "0:a?"]
+    else:
+        command += [*constant, *PIPE, "-map", "0:v"]
+    unit = f"{times.unit.numerator}:{times.unit.denominator}"
+    command += ["-fps_mode", "passthrough", *encoder(content, look)]
+    command += ["-preset", "medium", "-crf", f"{look.crf:g}", "-enc_time_base", unit, *container(target)]
     try:
-        yield from feed(
-            [*command, "-f", CONTAINERS[target.suffix.lower()], str(part.absolute())], clip, held, track, times
-        )
+        yield from feed([*command, str(part.absolute())], clip, held, track, times)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def container(target: Path) -> list[str]:
+    """ffmpeg's options for the file around the streams, and for audio that goes into it as it is."""
+    options = ["-c:a", "copy", "-f", CONTAINERS[target.suffix.lower()]]
+    if target.suffix.lower() == ".mp4":
+        # Apple's players open no hev1; older ffmpegs call FLAC and TrueHD in .mp4 experimental
+        options += ["-tag:v", "hvc1", "-movflags", "+faststart", "-strict", "experimental"]
+    return options
 
 
 def encoder(content: Content, look: Look) -> list[str]:
@@ -412,12 +444,14 @@ def feed(
         finally:
             with suppress(BrokenPipeError):
                 program.stdin.close()
-        if program.wait() or not whole:
-            raise RuntimeError(f"ffmpeg failed: {last_lines(words)}")
+        failed = program.wait() or not whole
+        words.seek(0)
+        said = words.read().decode(errors="replace")
+        if failed or any(word in said for word in UNFINISHED):
+            raise RuntimeError(f"ffmpeg failed: {last_lines(said)}")
 
 
-def last_lines(words: IO[bytes]) -> str:
+def last_lines(said: str) -> str:
     """The end of what a program said, in one line."""
-    words.seek(0)
-    lines = [line.strip() for line in words.read().decode(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return "; ".join(lines[-LAST_LINES:]) or "it says nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -273,29 +274,71 @@ def test_levels(source: Path, hdr10: Path, zhdrv: Callable[..., int], capsys: py
     assert "measuring" in err and int(out.split()[1]) <= 300
 
 
+def test_exact_rate(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
+    """The stream's own clock, which a film's nanoseconds alone would make 19001/317."""
+    fast = media / "fast.mp4"
+    ffmpeg("-r", "60000/1001", "-i", source, "-an", "-c:v", "libx264", "-qp", 0, *BT709, fast)
+    assert zhdrv(fast, "--out", media / "fast.mkv") == 0
+    ffmpeg("-i", media / "fast.mkv", "-c", "copy", media / "fast.hevc")
+    assert streams(media / "fast.hevc")["video"]["r_frame_rate"] == "60000/1001"
+    assert times(media / "fast.mkv") == pytest.approx(times(fast), abs=1.1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_title_chapters_and_every_track_of_sound(
+    source: Path, media: Path, zhdrv: Callable[..., int], suffix: str
+) -> None:
+    """With and without sound; FLAC goes into .mp4, too."""
+    about = media / "about.txt"
+    chapters = "".join(
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={n * 200}\nEND={n * 200 + 200}\ntitle=c{n}\n" for n in (0, 1)
+    )
+    about.write_text(f";FFMETADATA1\ntitle=A film\n{chapters}")
+    told = ("-map_metadata", 1, "-map_chapters", 1, "-c:v", "copy")
+    full, mute = media / f"full_source{suffix}.mkv", media / f"mute_source{suffix}.mkv"
+    ffmpeg("-i", source, "-i", about, "-map", "0:v", "-map", "0:a", "-map", "0:a", *told,
+           "-c:a:0", "flac", "-c:a:1", "copy", "-metadata:s:a:1", "language=deu", full)  # fmt: skip
+    ffmpeg("-i", source, "-i", about, "-map", "0:v", *told, mute)
+    for path, tracks in ((full, ["flac", "aac"]), (mute, [])):
+        out = media / f"{path.stem}_out{suffix}"
+        assert zhdrv(path, "--out", out) == 0
+        found = probe(out, "-show_streams", "-show_format", "-show_chapters")
+        sounds = [stream for stream in found["streams"] if stream["codec_type"] == "audio"]
+        assert [stream["codec_name"] for stream in sounds] == tracks
+        assert not sounds or sounds[1]["tags"]["language"] == "deu"
+        assert {name.lower(): value for name, value in found["format"]["tags"].items()}["title"] == "A film"
+        assert [chapter["tags"]["title"] for chapter in found["chapters"]] == ["c0", "c1"]
+
+
 def test_sound_that_the_container_can_not_hold(
     source: Path, media: Path, zhdrv: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A real ffmpeg that really fails; and what was there stays."""
+    """Told before anything is opened or learned; and what was there stays."""
     pcm = media / "pcm.mkv"
     ffmpeg("-i", source, "-c:v", "copy", "-c:a", "pcm_s16le", pcm)
     target = media / "kept.mp4"
     target.write_text("an earlier film")
-    assert zhdrv(pcm, "--out", target, "--overwrite") == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("zhdrv: ffmpeg failed: ") and "pcm_s16le" in last
+    assert zhdrv(pcm, "--out", target, "--overwrite", "--seed", 99) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"zhdrv: --out {target} can't hold the audio of {pcm}, ffmpeg says: ")
+    assert "pcm_s16le" in line and line.endswith("; .mkv holds more kinds")
     assert target.read_text() == "an earlier film" and not leftovers(media)
 
 
-def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path) -> None:
-    """Interrupted while ffmpeg runs: soon over, no file, no process left; and ffmpeg is not what decides the words."""
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
+def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path, stop: signal.Signals) -> None:
+    """Interrupted, or its terminal closed, while ffmpeg runs: soon over, no file, no process left.
+
+    And ffmpeg is not what decides the words.
+    """
     slow = tmp_path / "bin"
     slow.mkdir()
     (slow / "ffprobe").symlink_to(shutil.which("ffprobe") or "")
     (slow / "ffmpeg").write_text(
         f"#!{sys.executable}\n"
         "import pathlib, subprocess, sys, time\n"
-        f"if '-h' in sys.argv: sys.exit(subprocess.call([{shutil.which('ffmpeg')!r}, *sys.argv[1:]]))\n"
+        f"if '-h' in sys.argv or sys.argv[-1] == {os.devnull!r}:\n"
+        f"    sys.exit(subprocess.call([{shutil.which('ffmpeg')!r}, *sys.argv[1:]]))\n"
         "pathlib.Path(sys.argv[-1]).write_text('half a film')\n"
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(__import__('os').getpid()))\n"
         "time.sleep(60)\n"
@@ -311,7 +354,7 @@ def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path) -
             time.sleep(0.1)
         time.sleep(0.5)
         assert leftovers(tmp_path)
-        process.send_signal(2)
+        process.send_signal(stop)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("zhdrv: interrupted") and "Traceback" not in said

@@ -28,7 +28,7 @@ def expanded(clip: Any, **arguments: Any) -> Any:
 
 
 def pixels(clip: Any, n: int = 0) -> np.ndarray:
-    return next(frames.read(clip, [n]))
+    return next(frames.read(clip, [n]))[0]
 
 
 def linear(clip: Any, n: int = 0, **colour: str) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_every_format_is_learned_from_and_expanded(make_clip: MakeClip, format: 
     assert (out.width, out.height, out.num_frames, out.fps) == (width, height, 4, clip.fps)
     # any order gives the same bits
     random = {n: pixels(out, n) for n in (3, 0, 2, 0, 1)}
-    for n, frame in enumerate(frames.read(out, range(4))):
+    for n, (frame, _) in enumerate(frames.read(out, range(4))):
         source = linear(clip, n)
         assert np.array_equal(frame, random[n])
         assert np.isfinite(frame).all()
@@ -180,11 +180,16 @@ def test_a_peak_bounds_the_light_and_is_told(make_clip: MakeClip, network: Path)
     assert "PLSceneMax" not in props(expanded(clip, weights=str(network)))
 
 
-def test_a_mask_is_what_was_invented_in_stops(make_clip: MakeClip, network: Path) -> None:
-    clip = make_clip()
+@pytest.mark.parametrize(
+    ("primaries", "luminance"), [(1, (0.212639, 0.715169, 0.072192)), (9, (0.262700, 0.677998, 0.059302))]
+)
+def test_a_mask_is_what_was_invented_in_stops(
+    make_clip: MakeClip, network: Path, primaries: int, luminance: tuple[float, float, float]
+) -> None:
+    clip = make_clip(_Primaries=primaries)
     mask = core.zhdrv.Mask(clip, weights=str(network), device="cpu")
     assert (mask.format.id, mask.width, mask.height, mask.num_frames) == (vs.GRAYS, 64, 48, 6)
-    weights = np.array([0.2126, 0.7152, 0.0722])[:, None, None]
+    weights = np.array(luminance)[:, None, None]
     source, result = ((weights * x).sum(0) for x in (linear(clip, 2), pixels(expanded(clip, weights=str(network)), 2)))
     stops = pixels(mask, 2)[0]
     bright = source > 1e-4
@@ -269,6 +274,7 @@ def failure(function: Any, *positional: Any, **arguments: Any) -> str:
     return text
 
 
+RANGE = "train_range must be the first and the last frame to learn from, 2 or more of the clip's 0 to 5, not {}"
 BAD_NUMBERS = [
     ("n_exp_down", -1, "n_exp_down must be from 0 to 6, not -1"),
     ("n_exp_down", 0, "n_exp_down must be from 1 to 6 with preset fast, not 0"),
@@ -290,6 +296,12 @@ BAD_NUMBERS = [
     ("tile", [64], "tile must be width and height, each a multiple of 64, not [64]"),
     ("tile", [100, 64], "tile must be width and height, each a multiple of 64, not [100, 64]"),
     ("tile", [0, 0], "tile must be width and height, each a multiple of 64, not [0, 0]"),
+    ("train_range", [3], RANGE.format("[3]")),
+    ("train_range", [0, 1, 2], RANGE.format("[0, 1, 2]")),
+    ("train_range", [-1, 3], RANGE.format("[-1, 3]")),
+    ("train_range", [2, 2], RANGE.format("[2, 2]")),
+    ("train_range", [4, 2], RANGE.format("[4, 2]")),
+    ("train_range", [0, 6], RANGE.format("[0, 6]")),
     ("tile", [-64, 64], "tile must be width and height, each a multiple of 64, not [-64, 64]"),
 ]
 
@@ -413,10 +425,20 @@ def test_a_source_that_fails_later_fails_that_frame_alone(make_clip: MakeClip, n
 
 
 @pytest.mark.usefixtures("nothing_written")
-def test_train_needs_a_place_for_the_weights(make_clip: MakeClip, tmp_path: Path) -> None:
+def test_train_needs_a_place_for_the_weights(
+    make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = tmp_path / "none" / "own.safetensors"
     assert failure(core.zhdrv.Train, make_clip(), path=str(missing)) == (
         f"zhdrv.Train: path must name a file in a folder that exists, not {str(missing)!r}"
+    )
+    assert failure(core.zhdrv.Train, make_clip(), path=str(tmp_path)) == (
+        f"zhdrv.Train: path must name a file in a folder that exists, not {str(tmp_path)!r}"
+    )
+    monkeypatch.setattr("os.access", lambda folder, mode: folder != tmp_path)
+    own = str(tmp_path / "own.safetensors")
+    assert failure(core.zhdrv.Train, make_clip(), path=own) == (
+        f"zhdrv.Train: path must name a file in a folder that can be written, not {own!r}"
     )
     assert failure(core.zhdrv.Train, make_clip(), cache="").startswith("zhdrv.Train: path must name a file")
 

@@ -66,7 +66,7 @@ class Job:
         self.begun = self.ended = 0
         self.read: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
 
-    def take(self, place: int, planes: Planes) -> None:
+    def take(self, place: int, planes: Planes, props: Any) -> None:
         self.read.setdefault(place, []).extend((int(plane[-1, -1]), plane.shape) for plane in planes)
 
     def __call__(self) -> Generator[Reading]:
@@ -118,7 +118,7 @@ def test_few_frames_wait_to_be_taken(threads: int) -> None:
             most = max(most, waiting)
         return f
 
-    def take(place: int, planes: Planes) -> None:
+    def take(place: int, planes: Planes, props: Any) -> None:
         nonlocal waiting
         time.sleep(0.002)
         with lock:
@@ -149,7 +149,7 @@ def test_clips_that_take_turns(threads: int) -> None:
     source = numbered(length=4)
 
     def job() -> Generator[Reading]:
-        yield Reading("reading", source, range(4), lambda place, planes: None)
+        yield Reading("reading", source, range(4), lambda place, planes, props: None)
         with lock:
             threading.Event().wait(0.01)
 
@@ -162,7 +162,7 @@ def test_a_failure_is_the_frames_sentence_and_the_next_request_begins_anew(threa
     failures = [error, error]
 
     def job() -> Generator[Reading]:
-        yield Reading("reading", source, [1], lambda place, planes: None)
+        yield Reading("reading", source, [1], lambda place, planes, props: None)
         if failures:
             raise failures.pop()
 
@@ -197,7 +197,7 @@ def test_a_sources_failure_is_its_own_and_closes_the_job(threads: int) -> None:
 
     def job() -> Generator[Reading]:
         try:
-            yield Reading("reading", source, range(20), lambda place, planes: None)
+            yield Reading("reading", source, range(20), lambda place, planes, props: None)
         except GeneratorExit:
             closed.append(True)
             raise

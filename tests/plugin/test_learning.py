@@ -126,6 +126,30 @@ def test_a_stopped_learning_goes_on_to_the_same_bits(make_clip: MakeClip, tmp_pa
     assert not list(tmp_path.rglob("*.state"))
 
 
+def test_ctrl_c_in_the_middle_of_a_step_spoils_nothing(
+    make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(cache: str) -> Job:
+        return job_of(make_clip(width=24, height=16, length=3), cache=str(tmp_path / cache))
+
+    whole, stopped, resumed = job("whole"), job("stopped"), job("stopped")
+    learned(whole)
+    monkeypatch.setattr(learning, "STATE_SECONDS", 0)
+    step, steps = torch.optim.AdamW.step, iter(range(1, STEPS + 1))
+
+    def interrupted(optimizer: torch.optim.AdamW, *given: Any) -> None:
+        step(optimizer, *given)
+        if next(steps) == 5:
+            raise KeyboardInterrupt  # the weights have changed, and nobody has counted it
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learned(stopped)
+    monkeypatch.undo()
+    assert next(event.done for event in learned(resumed) if event.kind == "training") == 5
+    assert same(weights(whole), weights(resumed))
+
+
 def test_the_key_is_of_the_clip_and_of_what_training_depends_on(make_clip: MakeClip) -> None:
     clip = make_clip()
     key = prepare(clip).key
@@ -174,7 +198,8 @@ def test_fast_reads_all_frames_of_a_short_clip_once(make_clip: MakeClip, reads: 
 
 
 def test_the_paper_scores_all_and_reads_a_sixth_with_successors(make_clip: MakeClip, reads: list[list[int]]) -> None:
-    held = material(job_of(make_clip(width=16, height=16, length=42), preset="paper"))
+    clip = make_clip(width=16, height=16, length=42, _SceneChangePrev=0)  # so fast that it would look like cuts
+    held = material(job_of(clip, preset="paper"))
     scored, read = reads
     assert scored == list(range(42))
     drawn = [read[place] for place, _ in held.pairs]
@@ -189,6 +214,92 @@ def test_stills_are_all_read_and_travel_alone(make_clip: MakeClip, reads: list[l
     assert held.pairs == tuple((n, n) for n in range(40))
 
 
+def test_a_range_is_learned_from_and_all_is_expanded(make_clip: MakeClip, reads: list[list[int]]) -> None:
+    clip = make_clip(width=32, height=16, length=12)
+    ranged = job_of(clip, train_range=[3, 7])
+    learned(ranged)
+    trimmed = job_of(clip[3:8])
+    learned(trimmed)
+    assert reads == [list(range(5)), list(range(5))]
+    assert same(weights(ranged), weights(trimmed))
+    assert ranged.expand().num_frames == 12
+
+
+def test_a_range_is_part_of_the_key(make_clip: MakeClip) -> None:
+    clip = make_clip(width=32, height=16, length=100)
+    keys = [job_of(clip, train_range=given).key for given in (None, [0, 99], [0, 98], [40, 60], [40, 61])]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+
+
+def test_a_range_is_digested_even_where_the_whole_clips_digest_does_not_look(make_clip: MakeClip) -> None:
+    clip = make_clip(width=32, height=16, length=100)
+    changed = clip[:15] + clip[15:18].std.Invert() + clip[18:]
+    assert job_of(clip).key == job_of(changed).key
+    assert job_of(clip, train_range=[12, 20]).key != job_of(changed, train_range=[12, 20]).key
+
+
+def test_a_range_is_taken_from_the_first_requested_frame_on_too(make_clip: MakeClip, own_cache: Path) -> None:
+    clip = make_clip(width=32, height=16, length=40)
+    vs.core.zhdrv.Expand(clip, epochs=1, device="cpu", train_range=[35, 39], when="frame").get_frame(0).close()
+    assert job_of(clip, steps=50, train_range=[35, 39]).look_up()
+
+
+def test_a_companion_from_another_shot_is_left_behind(make_clip: MakeClip) -> None:
+    clip = make_clip(width=64, height=16, length=12, _SceneChangePrev=0)
+    assert material(job_of(clip, preset="paper")).pairs == tuple((n, n + 1 if n < 11 else 10) for n in range(12))
+    cut = clip[:5] + clip[5].std.SetFrameProps(_SceneChangePrev=1) + clip[6:]
+    pairs = material(job_of(cut, preset="paper")).pairs
+    assert pairs == tuple((n, {4: 4, 11: 10}.get(n, n + 1)) for n in range(12))
+
+
+def test_a_short_shot_is_learned_from(make_clip: MakeClip, reads: list[list[int]]) -> None:
+    clip = make_clip(width=16, height=16, length=300)
+    clip = clip[:100] + clip[100].std.SetFrameProps(_SceneChangePrev=1, _SceneChangeNext=1) + clip[101:]
+    learned(job_of(clip))
+    scored, read = reads
+    assert (len(scored), len(read)) == (300, 128)
+    assert 100 in read
+
+
+def overlaid() -> Any:
+    """A texture that moves between black bars, with a white square that keeps its place in the picture."""
+    texture = np.random.default_rng(0).random((8, 16)).repeat(8, 0).repeat(6, 1)
+
+    def draw(n: int, f: Any) -> Any:
+        f = f.copy()
+        for plane in range(3):
+            pixels = np.asarray(f[plane])
+            pixels[:] = (np.roll(texture, 5 * n, 1) * 300).clip(0, 255)
+            pixels[:8] = pixels[-8:] = 0
+            pixels[20:26, 40:46] = 255
+        return f
+
+    blank = vs.core.std.BlankClip(format=vs.RGB24, width=96, height=64, length=12)
+    return blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=13, _Primaries=1)
+
+
+def test_overlays_stay_out_of_learning_and_stay_as_they_are() -> None:
+    clip = overlaid()
+    job = job_of(clip)
+    held = material(job)
+    assert held.overlays is not None
+    assert held.pixels.shape == (12, 3, 48, 96)
+    assert (held.pixels[:, :, 12:18, 40:46] == 0).all()
+    learned(job)
+    for again in (job, job_of(clip)):
+        learned(again)
+        before, after = (
+            np.stack([light for light, _ in learning.frames.read(each, range(12))])
+            for each in (learning.frames.to_linear(clip, job.colour), again.expand())
+        )
+        assert np.array_equal(after[..., 20:26, 40:46], before[..., 20:26, 40:46])
+        assert np.array_equal(after[..., :8, :], before[..., :8, :])
+        assert after.max() > before.max()
+    paper = material(job_of(clip, preset="paper"))
+    assert (paper.overlays, paper.pixels.shape) == (None, (12, 3, 64, 96))
+
+
 @pytest.mark.parametrize(
     ("format", "dtype", "tolerance"),
     [(vs.RGB24, torch.uint8, 0.5 / 255), (vs.YUV444P10, torch.uint16, 1e-5), (vs.RGBS, torch.uint16, 1e-5)],
@@ -199,9 +310,9 @@ def test_frames_are_held_in_the_working_encoding_at_the_sources_depth(
     job = job_of(make_clip(format, length=2))
     held = material(job)
     assert (held.pixels.dtype, held.pixels.shape) == (dtype, (2, 3, 48, 64))
-    light = next(learning.frames.read(learning.frames.to_linear(job.clip, job.colour), [1]))
+    light, _ = next(learning.frames.read(learning.frames.to_linear(job.clip, job.colour), [1]))
     expected = np.clip(light, 0, 1) ** (1 / 2.2)
-    assert np.abs(held.get(1, torch.device("cpu")).numpy() - expected).max() <= tolerance + 1e-6
+    assert np.abs(sampling.scaled(held.pixels[1]).numpy() - expected).max() <= tolerance + 1e-6
 
 
 def test_frames_that_would_not_fit_are_held_smaller(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:

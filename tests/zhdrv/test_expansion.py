@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vszhdrv.zhdrv import camera, expansion
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.expansion import Expander, default_tile, exposures, merge, show, tiled
+from vszhdrv.zhdrv.expansion import Expander, default_tile, evaluate, exposures, merge, reaching, show
 from vszhdrv.zhdrv.network import UNet, new_network
+from vszhdrv.zhdrv.training import answer
 
 CPU = torch.device("cpu")
 STEP = camera.gain(-2)  # 0.5325
@@ -29,6 +30,18 @@ def small(preset: str, **settings: object) -> tuple[UNet, Config]:
 def expander(preset: str, tile: tuple[int, int] | None = None, **settings: object) -> Expander:
     network, config = small(preset, **settings)
     return Expander(network, config, CPU, "fp32", tile)
+
+
+def answers_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int]) -> Tensor:
+    """The network's answer for a whole frame, by way of `evaluate`."""
+    out = torch.full_like(x, torch.nan)
+
+    def put(part: expansion.Part, answer: Tensor) -> None:
+        assert out[..., *part].isnan().all()  # nothing is computed twice
+        out[..., *part] = answer
+
+    evaluate(network, lambda part: x[..., *part], x.shape[-2:], tile, put)
+    return out
 
 
 def counted(answers: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
@@ -159,9 +172,71 @@ def test_tiles_answer_as_the_whole_frame_does(
     network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
     x = torch.rand(1, 3, height, width).sqrt()
     with torch.inference_mode():
-        whole = tiled(network, x, (height, width))
-        assert torch.allclose(tiled(network, x, tile), whole, atol=1e-4)
+        whole = answer(network, x)
+        assert torch.allclose(answers_in_tiles(network, x, tile), whole, atol=1e-4)
     assert whole.std() > 1e-3  # not an answer that is the same everywhere
+
+
+@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
+def test_strips_and_bands_answer_as_the_whole_frame_does(
+    widths: tuple[int, ...], head: str, fold: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
+    x = torch.rand(1, 3, 130, 90).sqrt()
+    monkeypatch.setattr(expansion, "STRIP_VALUES", 1)
+    monkeypatch.setattr(expansion, "BAND_BLOCKS", 2)
+    with torch.inference_mode():
+        assert torch.allclose(answers_in_tiles(network, x, (192, 192)), answer(network, x), atol=1e-5)
+
+
+def highlights(height: int, width: int, places: list[tuple[int, int]]) -> Tensor:
+    """A dim frame with small lights, `(3, height, width)` linear."""
+    linear = torch.rand(3, height, width, generator=torch.Generator().manual_seed(2)) * 0.8
+    for top, left in places:
+        linear[:, top : top + 5, left : left + 7] = 1.2
+    return linear
+
+
+@pytest.mark.parametrize("places", [[(0, 0)], [(120, 270)], [(40, 10), (44, 200), (100, 100)], []])
+@pytest.mark.parametrize("tile", [None, (64, 128)])
+def test_only_what_clips_is_computed_and_as_in_the_whole_frame(
+    places: list[tuple[int, int]], tile: tuple[int, int] | None
+) -> None:
+    expand = expander("fast", tile)
+    linear = highlights(131, 277, places)
+    sdr = camera.encode(linear[None])
+    with torch.inference_mode():
+        stops = answer(expand.network, sdr)
+    expected = torch.maximum(linear * torch.exp2(stops[0] * expansion.clipping(sdr[0])), linear)
+    hdr = expand(linear[None])[0]
+    assert torch.allclose(hdr, expected, rtol=1e-5)
+    exposed = linear < 0.9
+    assert torch.equal(hdr[exposed], linear[exposed])
+    assert places == [] or (hdr[~exposed] > linear[~exposed]).all()
+
+
+def test_a_frame_in_which_nothing_clips_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    expand = expander("fast")
+    linear = highlights(131, 277, [])[None]
+    monkeypatch.setattr(UNet, "fine", lambda *_: pytest.fail("the network was asked"))
+    assert torch.equal(expand(linear), linear)
+    linear[0, 1, 130, 276] = expansion.RAMP_FOOT
+    with pytest.raises(pytest.fail.Exception):
+        expand(linear)
+
+
+def test_the_ramp_begins_over_its_foot() -> None:
+    foot = torch.tensor(expansion.RAMP_FOOT)
+    assert expansion.clipping(camera.encode(foot)) == 0
+    assert expansion.clipping(camera.encode(foot * 1.001)) > 0
+
+
+def test_runs_of_columns() -> None:
+    linear = torch.zeros(3, 4, 40)
+    assert reaching(linear, 5) == []
+    linear[0, 0, 3] = linear[1, 2, 9] = linear[2, 3, 20] = linear[0, 3, 39] = 1
+    assert reaching(linear, 5) == [slice(3, 10), slice(20, 21), slice(39, 40)]
+    assert reaching(linear, 100) == [slice(3, 40)]
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])

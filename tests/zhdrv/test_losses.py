@@ -66,11 +66,18 @@ def test_known_clipped_pixels_want_their_true_stops() -> None:
     assert losses.censored(grey(2.5), sdr, f, SHIFT) > losses.censored(grey(1.6), sdr, f, SHIFT)
 
 
-def test_where_the_source_clips_too_only_too_little_is_wrong() -> None:
-    sdr, f = grey(1.0), grey(1.0)
-    assert losses.censored(grey(2.0), sdr, f, SHIFT) == 0
-    assert losses.censored(grey(7.0), sdr, f, SHIFT) == 0
-    assert losses.censored(grey(1.0), sdr, f, SHIFT) > losses.censored(grey(1.5), sdr, f, SHIFT) > 0
+def test_where_the_source_clips_too_too_little_is_wrong_and_more_is_guessed() -> None:
+    def loss(stops: float) -> float:
+        return losses.censored(grey(stops), grey(1.0), grey(1.0), SHIFT).item()
+
+    def linear(error: float) -> float:
+        return losses.KNEE_STOPS * (error - losses.KNEE_STOPS / 2)  # Huber's loss beyond the knee
+
+    likeliest = 2 + losses.EXCESS_STOPS
+    assert loss(likeliest) == pytest.approx(0, abs=1e-6)
+    assert loss(likeliest + 1) == pytest.approx(losses.EXCESS_WEIGHT * linear(1))
+    assert loss(likeliest - 1) == pytest.approx(losses.EXCESS_WEIGHT * linear(1))
+    assert loss(1.0) == pytest.approx(linear(1) + losses.EXCESS_WEIGHT * linear(losses.EXCESS_STOPS + 1))
 
 
 def test_pixels_that_do_not_clip_do_not_count() -> None:

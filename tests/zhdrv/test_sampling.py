@@ -76,19 +76,19 @@ def test_fast_takes_at_least_30_frames_and_stills_are_all_used() -> None:
 
 def test_frames_are_drawn_by_inverting_the_sum_of_the_sorted_scores() -> None:
     # sums 0, 0, 1, 2 of the sorted scores, read at 0.5 and 1.5: the two frames that score
-    assert sampling.choose_frames([0, 10, 20, 30], [0.0, 1.0, 1.0, 0.0], 2, seed=0) == [10, 20]
+    assert sampling.choose_frames([0, 10, 20, 30], [0.0, 1.0, 1.0, 0.0], 2, 0, [0] * 4) == [10, 20]
     # sorted 20: 1, 10: 2, 0: 3, 30: 4; sums 1, 3, 6, 10, read at 2.5 and 7.5
-    assert sampling.choose_frames([0, 10, 20, 30], [3.0, 2.0, 1.0, 4.0], 2, seed=0) == [10, 30]
+    assert sampling.choose_frames([0, 10, 20, 30], [3.0, 2.0, 1.0, 4.0], 2, 0, [0] * 4) == [10, 30]
 
 
 def test_a_frame_drawn_twice_gives_its_place_to_the_next() -> None:
     # sums 0, 0, 0.1, 10.1, read at 2.5 and 7.6: frame 30 twice, and next to it among the sorted scores is frame 0
-    assert sampling.choose_frames([0, 10, 20, 30], [0.1, 0.0, 0.0, 10.0], 2, seed=0) == [0, 30]
+    assert sampling.choose_frames([0, 10, 20, 30], [0.1, 0.0, 0.0, 10.0], 2, 0, [0] * 4) == [0, 30]
 
 
 def test_without_scores_frames_are_drawn_regularly_with_jitter() -> None:
     positions = list(range(0, 800, 2))
-    draws = [sampling.choose_frames(positions, [0.0] * 400, 100, seed) for seed in range(5)]
+    draws = [sampling.choose_frames(positions, [0.0] * 400, 100, seed, [0] * 400) for seed in range(5)]
     for drawn in draws:
         assert [number // 8 for number in drawn] == list(range(100))
     assert len(set(map(tuple, draws))) == 5
@@ -98,11 +98,11 @@ def test_without_scores_frames_are_drawn_regularly_with_jitter() -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 60), st.integers(0, 2**31 - 1))
 def test_any_scores_give_the_count_asked_for(scores: list[float], count: int, seed: int) -> None:
     positions = [3 * place for place in range(len(scores))]
-    drawn = sampling.choose_frames(positions, scores, count, seed)
+    drawn = sampling.choose_frames(positions, scores, count, seed, [0] * len(positions))
     assert len(drawn) == min(count, len(scores))
     assert drawn == sorted(set(drawn))
     assert set(drawn) <= set(positions)
-    assert drawn == sampling.choose_frames(positions, scores, count, seed)
+    assert drawn == sampling.choose_frames(positions, scores, count, seed, [0] * len(positions))
 
 
 def test_frames_travel_with_their_successors_and_the_last_with_its_predecessor() -> None:
@@ -110,6 +110,66 @@ def test_frames_travel_with_their_successors_and_the_last_with_its_predecessor()
     assert numbers == [0, 1, 3, 4]
     assert pairs == ((0, 1), (2, 3), (3, 2))
     assert sampling.with_successors([0], length=1) == ([0], ((0, 0),))
+
+
+def glance(level: float, **props: int) -> sampling.Glance:
+    return sampling.Glance.of(np.full((3, 20, 33), level, np.float32), props)
+
+
+def shots_of(glances: list[sampling.Glance], step: int = 1) -> list[int]:
+    return sampling.shots_of(range(0, step * len(glances), step), glances)
+
+
+def test_a_thumbnail_is_the_mean_of_blocks() -> None:
+    sdr = np.zeros((3, 32, 49), np.float32)
+    sdr[1, :2, 3:6] = 1
+    thumbnail = sampling.Glance.of(sdr, {}).thumbnail
+    assert thumbnail.shape == (3, 16, 16)
+    assert (thumbnail[1, 0, 1], thumbnail.sum()) == (1, 1)
+
+
+def test_a_cut_is_where_a_property_says_so_or_frames_differ() -> None:
+    assert sampling.cut_between(glance(0.2), glance(0.31))
+    assert not sampling.cut_between(glance(0.2), glance(0.29))
+    assert sampling.cut_between(glance(0.2, _SceneChangeNext=1), glance(0.2))
+    assert sampling.cut_between(glance(0.2), glance(0.2, _SceneChangePrev=1))
+    assert not sampling.cut_between(glance(0.2, _SceneChangeNext=0), glance(0.9, _SceneChangePrev=0))
+
+
+def test_a_shot_begins_where_a_frame_stands_out_from_its_neighbours() -> None:
+    still = [glance(0.2)] * 5 + [glance(0.5)] * 3 + [glance(0.1)] * 4
+    assert shots_of(still) == [0] * 5 + [1] * 3 + [2] * 4
+    assert shots_of([glance(0.12 * n) for n in range(8)]) == [0] * 8  # all differ alike: no cut stands out
+    assert shots_of([glance(0.2)]) == [0]
+    assert shots_of([glance(0.2), glance(0.5)]) == [0, 1]
+
+
+def test_properties_tell_neighbours_apart_and_are_not_all_there_is_between_frames_that_lie_apart() -> None:
+    none, cut = {"_SceneChangePrev": 0}, {"_SceneChangePrev": 1}
+    told = [glance(0.2, **none)] * 3 + [glance(0.9, **none)] * 3 + [glance(0.9, **cut)] + [glance(0.9, **none)] * 3
+    assert shots_of(told) == [0] * 6 + [1] * 4
+    assert shots_of(told, step=7) == [0] * 3 + [1] * 3 + [2] * 4
+
+
+def test_a_short_shot_is_not_left_out() -> None:
+    positions, scores = list(range(0, 200, 2)), [0.9] * 48 + [0.1, 0.2, 0.1, 0.0] + [0.9] * 48
+    shots = [0] * 48 + [1] * 4 + [2] * 48
+    drawn = sampling.choose_frames(positions, scores, 8, 0, shots)
+    assert len(drawn) == len(set(drawn)) == 8
+    assert [frame for frame in drawn if 96 <= frame < 104] == [98]  # its best
+    assert drawn == sorted(drawn)
+
+
+def test_where_shots_are_more_than_frames_the_longest_come_first() -> None:
+    shots = [0] * 9 + [1] + [2] * 5 + [3] * 2
+    drawn = sampling.choose_frames(range(17), [1.0] * 9 + [0.0] * 8, 2, 0, shots)
+    assert sorted(shots[frame] for frame in drawn) == [0, 2]
+
+
+def test_a_pair_does_not_cross_a_cut() -> None:
+    glances = {0: glance(0.2), 1: glance(0.2), 2: glance(0.8), 3: glance(0.8), 4: glance(0.1)}
+    pairs = ((0, 1), (1, 2), (2, 3), (4, 3), (4, 4))
+    assert sampling.within_shots(pairs, glances) == ((0, 1), (1, 1), (2, 3), (4, 4), (4, 4))
 
 
 def test_the_eight_transforms_of_which_the_paper_uses_seven() -> None:

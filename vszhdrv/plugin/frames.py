@@ -1,6 +1,6 @@
 """A clip's frames as arrays, and arrays as a clip's frames.
 
-`read` and `digest` are for a filter's constructor: they request frames, which inside a frame callback would deadlock.
+`read` and `digest` are for a filter's constructor: they request frames and wait for them. (lazy.py has the other way.)
 `on_request` is the other way round: a clip whose frames are computed when somebody asks for them. What the codes of a
 frame mean is colour.py's subject; its functions are found here too, so that a caller has one place to look.
 """
@@ -29,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 Pixels = npt.NDArray[Any]
+Props = Mapping[str, Any]
 Computed = Pixels | tuple[Pixels, Mapping[str, Any]]
 _Task = tuple[Future[Computed], Callable[[Pixels], Computed], Pixels]
 
@@ -36,8 +37,8 @@ _DIGEST_RUNS = 4
 _DIGEST_RUN_LENGTH = 8
 
 
-def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[Pixels]:
-    """The frames at `positions`, in that order, as contiguous copies of shape (planes, height, width).
+def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[tuple[Pixels, Props]]:
+    """The frames at `positions`, in that order: contiguous copies of shape (planes, height, width), and properties.
 
     uint8, uint16, float16 or float32, as the clip's format, whose planes must be of one size (RGB or GRAY). As many
     frames are requested ahead as the core has threads, and no more are ever held.
@@ -47,7 +48,7 @@ def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[Pixels]:
     """
     with closing(_requested(clip, positions)) as frames:
         for frame in frames:
-            yield _pixels(frame)
+            yield _pixels(frame), dict(frame.props)
 
 
 class Digest:
@@ -163,22 +164,27 @@ def _pixels(frame: vs.VideoFrame) -> Pixels:
 def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.VideoFrame]:
     """The frames at `positions`, each closed when the next one is asked for."""
     # clip.frames() does the same for a whole clip; a clip spliced from positions would take a node for each
-    waiting: deque[Future[vs.VideoFrame]] = deque()
+    waiting: deque[tuple[int, Future[vs.VideoFrame]]] = deque()
     ahead = iter(positions)
     try:
         while True:
             while len(waiting) < vs.core.num_threads and (position := next(ahead, None)) is not None:
-                waiting.append(clip.get_frame_async(position))
+                waiting.append((position, clip.get_frame_async(position)))
             if not waiting:
                 return
+            position, request = waiting.popleft()
             try:
-                frame = waiting.popleft().result()
+                if not request.done():
+                    # The same frame once more, since get_frame lends the core another thread while it waits: called
+                    # from a frame callback (FrameEval), a plain wait could block the one that makes the frame.
+                    clip.get_frame(position).close()
+                frame = request.result()
             except vs.Error as error:
                 raise vs.Error(sentence(error)) from None
             with frame:
                 yield frame
     finally:  # also when the caller stops half-way: leave no request behind
-        for request in waiting:
+        for _, request in waiting:
             with suppress(vs.Error):
                 request.result().close()
 

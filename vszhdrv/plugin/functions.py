@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import closing
 from importlib.metadata import version as installed_version
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
 
 LOG_SECONDS = 5.0
-"""The log hears of progress at most this often."""
-LUMINANCE = (0.2126, 0.7152, 0.0722)
-"""Weights of linear R, G and B in luminance (ITU-R BT.709-6)."""
+"""The log hears of progress this often, ..."""
+GAP_SECONDS = 1.0
+"""... and of the end of a stage, unless it has just heard of another."""
 BLACK = 2.0**-20
 """Linear light below this counts as this where stops are taken: black has none."""
 
@@ -91,10 +92,9 @@ def mask(
     job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, linear: Pixels) -> Pixels:
-        luminance = np.array(LUMINANCE, np.float32)
-        before, after = (
-            np.tensordot(luminance, rgb, 1) for rgb in (linear, looked(expander, linear, strength, peak, white))
-        )
+        weights = light.luminance_weights(job.colour.primaries)
+        hdr = looked(expander, linear, strength, peak, white)
+        before, after = (np.tensordot(weights, rgb, 1) for rgb in (linear, hdr))
         stops: Pixels = np.log2(np.maximum(after, BLACK) / np.maximum(before, BLACK))
         return stops[None]
 
@@ -116,8 +116,10 @@ def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
         ValueError: as `expand`; or neither `path` nor a cache is there to keep the weights.
         OSError: the weights can't be written.
     """
-    if path and not Path(path).absolute().parent.is_dir():
+    if path and (not Path(path).absolute().parent.is_dir() or Path(path).is_dir()):
         raise ValueError(f"path must name a file in a folder that exists, not {path!r}")
+    if path and not os.access(Path(path).absolute().parent, os.W_OK):
+        raise ValueError(f"path must name a file in a folder that can be written, not {path!r}")
     job = prepare(clip, **learning)
     if not path and job.store.networks is None:
         raise ValueError("path must name a file to write the weights to where the cache is off, not be empty")
@@ -208,7 +210,7 @@ def looked(expander: Expander, linear: Pixels, strength: float, peak: float, whi
 
 def follow(events: Generator[Event]) -> None:
     """Let a job learn; tell of it by a bar where standard error is a terminal, else in VapourSynth's log."""
-    with closing(events), Meters(log, LOG_SECONDS) as meters:
+    with closing(events), Meters(log, LOG_SECONDS, GAP_SECONDS) as meters:
         for event in events:
             if event.kind == "estimate":
                 meters.close()

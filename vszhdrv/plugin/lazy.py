@@ -21,7 +21,7 @@ from .errors import FrameError
 from .frames import planes_of
 
 if TYPE_CHECKING:
-    from .frames import Pixels
+    from .frames import Pixels, Props
 
 _ending = threading.Event()
 atexit.register(_ending.set)  # runs before VapourSynth's own, which waits for the frames that are under way
@@ -29,15 +29,15 @@ atexit.register(_ending.set)  # runs before VapourSynth's own, which waits for t
 
 @dataclass(frozen=True)
 class Reading:
-    """A wish: `take(place, planes)` for the frame at each `positions[place]` of `clip`.
+    """A wish: `take(place, planes, props)` for the frame at each `positions[place]` of `clip`.
 
-    Frames come in any order, from any thread; the planes (height, width) last as long as the call.
+    Frames come in any order, from any thread; the planes (height, width) and properties last as long as the call.
     """
 
     kind: Literal["scoring", "reading"]
     clip: vs.VideoNode
     positions: Sequence[int]
-    take: Callable[[int, Iterable[Pixels]], None]
+    take: Callable[[int, Iterable[Pixels], Props], None]
 
 
 def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.VideoNode:
@@ -69,7 +69,7 @@ def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.Video
         return token.std.FrameEval(lambda n, f: go_on(readings), prop_src=taken)
 
     def take(reading: Reading, place: int, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
-        reading.take(place, planes_of(f[1]))
+        reading.take(place, planes_of(f[1]), f[1].props)
         return f[0]  # a filter holds its inputs until its frame is made: one of a single pixel
 
     # Requests of one frame of one filter that come while it is made share it: the job runs once at a time.

@@ -31,6 +31,7 @@ from .lazy import Reading
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.overlays import Overlays
     from vszhdrv.zhdrv.parallel import Team
     from vszhdrv.zhdrv.sampling import Frames
     from vszhdrv.zhdrv.training import Progress, Weights
@@ -102,6 +103,7 @@ def prepare(
     cache: str | None = None,
     train: bool = True,
     tile: list[int] | None = None,
+    train_range: list[int] | None = None,
 ) -> Job:
     """Check the arguments and the clip, and settle its colour: what can be wrong is said here, as a ValueError.
 
@@ -126,12 +128,13 @@ def prepare(
         choose_device(device)
     if tile and (len(tile) != 2 or min(tile) < 64 or any(side % 64 for side in tile)):
         raise ValueError(f"tile must be width and height, each a multiple of 64, not {tile}")
+    taught = _taught(train_range, clip.num_frames, still=still)
     given = _given_weights(Path(weights), config) if weights else None
     colour = frames.resolve_colour(
         clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn
     )
     cached = Store(store_folder(cache), warn)
-    return Job(clip, colour, config, device, precision, cached, train, tile, given)
+    return Job(clip, taught, colour, config, device, precision, cached, train, tile, given)
 
 
 def log(sentence: str) -> None:
@@ -142,6 +145,19 @@ def log(sentence: str) -> None:
 def warn(sentence: str) -> None:
     """Say something that the user should know, in VapourSynth's log."""
     vs.core.log_message(vs.MESSAGE_TYPE_WARNING, f"zhdrv: {sentence}")
+
+
+def _taught(train_range: list[int] | None, length: int, *, still: bool) -> range:
+    """The frames to learn from. Raises ValueError where the clip has no such range."""
+    if not train_range:
+        return range(length)
+    fewest = 1 if still else 2
+    if len(train_range) != 2 or not 0 <= train_range[0] <= train_range[1] - fewest + 1 < length - fewest + 1:
+        raise ValueError(
+            "train_range must be the first and the last frame to learn from, "
+            f"{fewest} or more of the clip's 0 to {length - 1}, not {train_range}"
+        )
+    return range(train_range[0], train_range[1] + 1)
 
 
 def _given_weights(path: Path, config: Config) -> Trained:
@@ -168,8 +184,8 @@ def _read(readings: Generator[Reading, None, Frames]) -> Generator[Event, None, 
         except StopIteration as end:
             material: Frames = end.value
             return material
-        for place, planes in enumerate(frames.read(reading.clip, reading.positions)):
-            reading.take(place, planes)
+        for place, (planes, props) in enumerate(frames.read(reading.clip, reading.positions)):
+            reading.take(place, planes, props)
             yield Event(reading.kind, place + 1, len(reading.positions))
 
 
@@ -183,6 +199,8 @@ class Job:
     """What is to be learned from one clip, and what has been learned. Made by `prepare`."""
 
     clip: vs.VideoNode
+    taught: range
+    """The frames to learn from: all of the clip, or its `train_range`."""
     colour: frames.Colour
     config: Config
     device_name: str
@@ -197,8 +215,12 @@ class Job:
 
     @cached_property
     def digest(self) -> str:
-        """The clip's fingerprint. Reads up to 32 of its frames."""
-        return frames.digest(self.clip, frames.digest_positions(self.clip.num_frames))
+        """The clip's fingerprint. Reads up to 32 of its frames, and as many of the range to learn from."""
+        return frames.digest(self.clip, self._digest_positions())
+
+    def _digest_positions(self) -> list[int]:
+        within = (self.taught[position] for position in frames.digest_positions(len(self.taught)))
+        return sorted({*frames.digest_positions(self.clip.num_frames), *within})
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -210,10 +232,17 @@ class Job:
         return {
             "clip": self.digest,
             "length": self.clip.num_frames,
+            **({} if self.train_range is None else {"train_range": self.train_range}),
             "colour": vars(self.colour),
             "settings": self.config.training_settings(),
             "format": checkpoint.FORMAT,
         }
+
+    @property
+    def train_range(self) -> list[int] | None:
+        """The first and the last frame to learn from, where that is not the whole clip."""
+        whole = len(self.taught) == self.clip.num_frames
+        return None if whole else [self.taught[0], self.taught[-1]]
 
     @property
     def key(self) -> str:
@@ -246,9 +275,9 @@ class Job:
         could wait for it in the very thread that the other needs to go on.
         """
         if self.trained is None:
-            positions = frames.digest_positions(self.clip.num_frames)
+            positions = self._digest_positions()
             fingerprint = frames.Digest(self.clip, positions)
-            yield Reading("reading", self.clip, positions, fingerprint.add)
+            yield Reading("reading", self.clip, positions, lambda place, planes, _: fingerprint.add(place, planes))
             self.digest = fingerprint.hexdigest()
         if not self._look_up_or_refuse():
             log("reading frames to learn from")
@@ -302,14 +331,15 @@ class Job:
                     saved = time.monotonic()
                 yield Event("training", progress.step, progress.steps, left, progress)
         except BaseException:  # Ctrl-C and a closed iterator too: the next run goes on from here
-            if progress is not None and progress.step < progress.steps:
+            if progress is not None and progress.settled and progress.step < progress.steps:
                 slot.save_state(progress.state())
             raise
         finally:
             self._training = None
         assert progress is not None
         best, last = progress.best, progress.weights
-        metadata = self._metadata(progress, str(device), precision, 1 if team is None else team.size)
+        processes = 1 if team is None else team.size
+        metadata = self._metadata(progress, str(device), precision, processes, material.overlays)
         path = slot.finish(best, last, metadata)
         if path is not None:
             self._take(path)
@@ -328,33 +358,51 @@ class Job:
         import torch
 
         from vszhdrv.zhdrv import sampling
+        from vszhdrv.zhdrv.overlays import Overlays
 
-        length, config = self.clip.num_frames, self.config
+        length, config = len(self.taught), self.config
         candidates = sampling.candidates(length)
         count = sampling.frames_to_draw(length, config)
-        encoded = self._encoded(count * (2 if config.alpha > 0 else 1))
+        encoded = self._encoded(count * (2 if config.alpha > 0 else 1))[self.taught.start : self.taught.stop]
         full = 255 if encoded.format.bits_per_sample == 8 else 65535
-        scores = [0.0] * len(candidates)
+        glances: dict[int, sampling.Glance] = {}
+        drawn = candidates
         if count < len(candidates):
+            scores = [0.0] * len(candidates)
 
-            def score(place: int, planes: Iterable[Pixels]) -> None:
+            def score(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
                 sdr = np.stack(list(planes)).astype(np.float32) / np.float32(full)
                 scores[place] = sampling.well_exposedness(sdr)
+                glances[place] = sampling.Glance.of(sdr, props)
 
             yield Reading("scoring", encoded, candidates, score)
-        drawn = sampling.choose_frames(candidates, scores, count, config.seed)
+            shots = sampling.shots_of(candidates, [glance for _, glance in sorted(glances.items())])
+            drawn = sampling.choose_frames(candidates, scores, count, config.seed, shots)
         if config.alpha > 0:
             numbers, pairs = sampling.with_successors(drawn, length)
         else:
             numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
         pixels = np.empty((len(numbers), 3, encoded.height, encoded.width), np.uint8 if full == 255 else np.uint16)
 
-        def keep(place: int, planes: Iterable[Pixels]) -> None:
+        glances = {}
+
+        def keep(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
             for channel, plane in enumerate(planes):
                 pixels[place, channel] = plane
+            if config.alpha > 0:
+                glances[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
 
         yield Reading("reading", encoded, numbers, keep)
-        material = sampling.Frames(torch.from_numpy(pixels), pairs)
+        if config.alpha > 0:
+            pairs = sampling.within_shots(pairs, glances)
+        overlays = (
+            Overlays.find(pixels, [self.taught[number] for number in numbers]) if config.head == "stops" else None
+        )
+        if overlays:
+            for words in overlays.words():
+                log(words)
+            pixels = overlays.without(pixels)
+        material = sampling.Frames(torch.from_numpy(pixels), pairs, overlays or None)
         if not sampling.clips(material):
             warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
         elif sampling.all_clips(material):
@@ -370,8 +418,10 @@ class Job:
         width, height = (max(16, int(size * scale)) for size in (self.clip.width, self.clip.height))
         return frames.to_encoded(self.clip, self.colour, width=width, height=height)
 
-    def _metadata(self, progress: Progress, device: str, precision: str, processes: int) -> dict[str, str]:
-        """The header of the weights file: what a person, or `_given_weights`, wants to know of them."""
+    def _metadata(
+        self, progress: Progress, device: str, precision: str, processes: int, overlays: Overlays | None
+    ) -> dict[str, str]:
+        """The header of the weights file: what a person, `_given_weights` or `expander` wants to know of them."""
         import torch
 
         config = self.config
@@ -389,17 +439,21 @@ class Job:
             "precision": precision,
             "threads": str(torch.get_num_threads()),
             "processes": str(processes),
+            **({} if overlays is None else {"overlays": str(overlays)}),
         }
 
     def expander(self) -> Expander:
         """The trained network, ready for frames. Raises ValueError where the weights are of another architecture."""
         from vszhdrv.zhdrv.expansion import Expander
         from vszhdrv.zhdrv.network import network_of
+        from vszhdrv.zhdrv.overlays import Overlays
 
         assert self.trained is not None
         network = network_of(self.trained.weights(), **architecture(self.config))
+        tile = (self.tile[1], self.tile[0]) if self.tile else None
+        said = self.trained.metadata.get("overlays")
         return Expander(
-            network, self.config, *self._hardware(), tile=(self.tile[1], self.tile[0]) if self.tile else None
+            network, self.config, *self._hardware(), tile=tile, overlays=Overlays.parse(said) if said else None
         )
 
     def expand(

@@ -20,6 +20,13 @@ COSINE_WEIGHT = 5.0
 KNEE_STOPS = 0.25
 """Errors beyond this count linearly, not squared: a lamp that nobody can know must not outweigh what can be learned."""
 
+EXCESS_STOPS = 1.0
+"""How far what clips lies above the clip point on average, as far as anybody can tell: in 17 scenes of 11 HDR pictures,
+0.3 to 2.2 stops, and not to be told from how often a clip's other values occur."""
+EXCESS_WEIGHT = 0.1
+"""Weight of that guess beside what is known. Without it, answers above the bound are nowhere wrong, and trainings that
+differ in their seed alone end with quite different lights."""
+
 
 def l1_cosine(a: Tensor, b: Tensor) -> Tensor:
     """L1C of the paper: mean absolute difference plus 5 times (1 - mean cosine similarity of the RGB vectors)."""
@@ -44,13 +51,18 @@ def censored(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor) -> Tens
     """Error of the predicted stops over white, where the bright picture `f` clips.
 
     Where the source `sdr` does not clip the true value is known: its own stops plus the shift. Where the source clips
-    too, all that is known is "at least the shift" (censored regression, Tobin 1958).
-    `shift_stops` is `(batch, 1, 1, 1)`.
+    too, all that is known is "at least the shift" (censored regression, Tobin 1958): less is an error; what is more
+    is held, weakly, to EXCESS_STOPS above. `shift_stops` is `(batch, 1, 1, 1)`.
     """
     clips = f >= CLIPPED
+    if not clips.any():
+        return stops.sum() * 0
     known = sdr < CLIPPED
     true = GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
-    error = torch.where(known, stops - true, (stops - shift_stops).clamp(max=0))
-    return (
-        F.huber_loss(error[clips], torch.zeros_like(error[clips]), delta=KNEE_STOPS) if clips.any() else stops.sum() * 0
-    )
+    error = _huber(torch.where(known, stops - true, (stops - shift_stops).clamp(max=0)))
+    guess = _huber(stops - shift_stops - EXCESS_STOPS)
+    return (error + torch.where(known, 0, EXCESS_WEIGHT * guess))[clips].mean()
+
+
+def _huber(error: Tensor) -> Tensor:
+    return F.huber_loss(error, torch.zeros_like(error), delta=KNEE_STOPS, reduction="none")

@@ -7,8 +7,11 @@ would have drawn, with no random state to save.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +21,17 @@ from torch.nn import functional as F
 
 from .camera import GAMMA
 from .config import Config
+from .overlays import Overlays
 
 CANDIDATES = 512
 """Frames that are scored, at most, so that a film costs what a clip costs."""
 WELL_EXPOSED = (0.05, 0.95)
+THUMBNAIL = 16
+"""Side of the thumbnails by which shots are told apart, in pixels."""
+CUT = 0.1
+"""Mean difference of two frames' thumbnails over which they may lie in two shots: docs/quality.md has the figures."""
+CUT_RATIO = 2.0
+"""... and how much larger it must be than the differences around."""
 MEGAPIXEL = 1_000_000
 CROP_AREA = (0.2, 0.6)
 """Share of a frame of over one megapixel that a crop covers."""
@@ -41,11 +51,13 @@ class Frames:
     """The frames to learn from, in memory.
 
     `pixels` is `(count, 3, height, width)`, the working encoding as integers of the source's depth (uint8 or uint16) or
-    float; `pairs` names, for every drawn frame, its own and its successor's place in `pixels`.
+    float; `pairs` names, for every drawn frame, its own and its successor's place in `pixels`. `overlays` are what was
+    found in the frames that is not picture, and is no longer in `pixels`; None: nothing.
     """
 
     pixels: Tensor
     pairs: tuple[tuple[int, int], ...]
+    overlays: Overlays | None = None
 
 
 def scaled(pixels: Tensor) -> Tensor:
@@ -74,12 +86,65 @@ def frames_to_draw(length: int, config: Config) -> int:
     return count
 
 
-def choose_frames(positions: Sequence[int], scores: Sequence[float], count: int, seed: int) -> list[int]:
+@dataclass(frozen=True)
+class Glance:
+    """What is remembered of a frame to tell its shot from the next: a thumbnail `(3, 16, 16)`, [0, 1], and what its
+    properties say of a cut just before and just after it (None: nothing)."""
+
+    thumbnail: npt.NDArray[np.float32]
+    begins: bool | None
+    ends: bool | None
+
+    @classmethod
+    def of(cls, sdr: npt.NDArray[np.float32], props: Mapping[str, Any]) -> Self:
+        """Of a frame `(3, height, width)` in [0, 1] and its properties."""
+        _, height, width = sdr.shape
+        down, across = height // THUMBNAIL, width // THUMBNAIL
+        blocks = sdr[:, : down * THUMBNAIL, : across * THUMBNAIL].reshape(3, THUMBNAIL, down, THUMBNAIL, across)
+        said = (props.get(name) for name in ("_SceneChangePrev", "_SceneChangeNext"))
+        return cls(blocks.mean(axis=(2, 4)), *(None if value is None else bool(value) for value in said))
+
+
+def cut_between(before: Glance, after: Glance) -> bool:
+    """Whether a frame and its successor lie in two shots: what a property says, else by how much they differ."""
+    if before.ends is not None or after.begins is not None:
+        return bool(before.ends or after.begins)
+    return _difference(before, after) > CUT
+
+
+def shots_of(positions: Sequence[int], glances: Sequence[Glance]) -> list[int]:
+    """The number of the shot in which each of the frames at `positions` lies.
+
+    Properties decide between neighbours that have them. Elsewhere a cut is where a frame differs from the last by more
+    than CUT, and by far more than frames do around there: frames that lie apart differ anyway.
+    """
+    pairs = list(pairwise(glances))
+    differences = np.array([_difference(*pair) for pair in pairs])
+    numbers = [0]
+    for k, (before, after) in enumerate(pairs):
+        neighbours = positions[k + 1] - positions[k] == 1 and (before.ends, after.begins) != (None, None)
+        around = np.delete(differences[max(k - 2, 0) : k + 3], min(k, 2))
+        stands_out = differences[k] > CUT and differences[k] > CUT_RATIO * (np.median(around) if len(around) else 0)
+        cut = before.ends or after.begins or (stands_out and not neighbours)
+        numbers.append(numbers[-1] + bool(cut))
+    return numbers
+
+
+def _difference(before: Glance, after: Glance) -> float:
+    return float(np.abs(after.thumbnail - before.thumbnail).mean())
+
+
+def choose_frames(
+    positions: Sequence[int], scores: Sequence[float], count: int, seed: int, shots: Sequence[int]
+) -> list[int]:
     """Draw `count` of the scored frame numbers, uniformly by well-exposedness.
 
     The scores are sorted, summed up, and the sum's inverse is read at `count` evenly spaced points, so that a frame is
     drawn in proportion to its score. Where no frame scores: regular sampling with jitter. Drawn numbers come back
     ascending, each once: a frame drawn twice gives its place to the nearest that is not drawn yet.
+
+    `shots` are the numbers of the frames' shots. A shot of which none was drawn gets its best frame, for the worst of
+    the shot of which most were; where there are more shots than frames to draw, the longest come first.
     """
     if count >= len(positions):
         return list(positions)
@@ -97,8 +162,18 @@ def choose_frames(positions: Sequence[int], scores: Sequence[float], count: int,
     for rank in ranks:
         nearest = min(free, key=lambda place: (abs(place - int(rank)), place))
         free.remove(nearest)
-        drawn.append(positions[order[nearest]])
-    return sorted(drawn)
+        drawn.append(int(order[nearest]))
+    lengths = Counter(shots)
+    of_shot = Counter(shots[place] for place in drawn)
+    for shot, _ in lengths.most_common():
+        fullest, most = of_shot.most_common(1)[0]
+        if of_shot[shot] or most == 1:
+            continue
+        drawn.remove(min((place for place in drawn if shots[place] == fullest), key=scores.__getitem__))
+        drawn.append(max((place for place, its in enumerate(shots) if its == shot), key=scores.__getitem__))
+        of_shot[fullest] -= 1
+        of_shot[shot] = 1
+    return sorted(positions[place] for place in drawn)
 
 
 def with_successors(drawn: Sequence[int], length: int) -> tuple[list[int], tuple[tuple[int, int], ...]]:
@@ -110,6 +185,17 @@ def with_successors(drawn: Sequence[int], length: int) -> tuple[list[int], tuple
     numbers = sorted({*drawn, *companions.values()})
     place = {number: index for index, number in enumerate(numbers)}
     return numbers, tuple((place[frame], place[companions[frame]]) for frame in drawn)
+
+
+def within_shots(pairs: Sequence[tuple[int, int]], glances: Mapping[int, Glance]) -> tuple[tuple[int, int], ...]:
+    """The pairs of places, a frame whose companion lies in another shot travelling by itself instead: nothing moves."""
+
+    def companion(frame: int, other: int) -> int:
+        return (
+            frame if other != frame and cut_between(glances[min(frame, other)], glances[max(frame, other)]) else other
+        )
+
+    return tuple((frame, companion(frame, other)) for frame, other in pairs)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Progress:
     """The weights to expand with: those after the epoch of the lowest mean loss; under the one-cycle schedule, whose
     rate ends at nearly nothing, those after the last."""
     best_loss: float = float("inf")
+    settled: bool = True
+    """False while a step changes the network: what an interrupt leaves then is no state to go on from."""
 
     @property
     def steps(self) -> int:
@@ -124,6 +126,7 @@ def train(
             if team is not None:
                 team.add_up(network)
             lr = optimizer.param_groups[0]["lr"]
+            progress.settled = False
             optimizer.step()
             if isinstance(schedule, OneCycleLR) and progress.step + 1 < progress.steps:
                 schedule.step()
@@ -134,6 +137,7 @@ def train(
             progress.seconds += time.monotonic() - started
             if progress.step == (progress.epoch + 1) * steps_per_epoch:
                 _finish_epoch(progress, lr)
+            progress.settled = True
             yield progress
 
 
