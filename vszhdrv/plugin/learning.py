@@ -31,7 +31,6 @@ from .lazy import Reading
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
-    from vszhdrv.zhdrv.overlays import Overlays
     from vszhdrv.zhdrv.parallel import Team
     from vszhdrv.zhdrv.sampling import Frames
     from vszhdrv.zhdrv.training import Progress, Weights
@@ -339,7 +338,7 @@ class Job:
         assert progress is not None
         best, last = progress.best, progress.weights
         processes = 1 if team is None else team.size
-        metadata = self._metadata(progress, str(device), precision, processes, material.overlays)
+        metadata = self._metadata(progress, str(device), precision, processes, material)
         path = slot.finish(best, last, metadata)
         if path is not None:
             self._take(path)
@@ -402,7 +401,8 @@ class Job:
             for words in overlays.words():
                 log(words)
             pixels = overlays.without(pixels)
-        material = sampling.Frames(torch.from_numpy(pixels), pairs, overlays or None)
+        white = sampling.clip_point(pixels) if config.head == "stops" else 1.0
+        material = sampling.Frames(torch.from_numpy(sampling.rescaled(pixels, white)), pairs, overlays or None, white)
         if not sampling.clips(material):
             warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
         elif sampling.all_clips(material):
@@ -419,7 +419,7 @@ class Job:
         return frames.to_encoded(self.clip, self.colour, width=width, height=height)
 
     def _metadata(
-        self, progress: Progress, device: str, precision: str, processes: int, overlays: Overlays | None
+        self, progress: Progress, device: str, precision: str, processes: int, material: Frames
     ) -> dict[str, str]:
         """The header of the weights file: what a person, `_given_weights` or `expander` wants to know of them."""
         import torch
@@ -439,7 +439,8 @@ class Job:
             "precision": precision,
             "threads": str(torch.get_num_threads()),
             "processes": str(processes),
-            **({} if overlays is None else {"overlays": str(overlays)}),
+            "clip_point": repr(material.clip_point),
+            **({} if material.overlays is None else {"overlays": str(material.overlays)}),
         }
 
     def expander(self) -> Expander:
@@ -449,11 +450,15 @@ class Job:
         from vszhdrv.zhdrv.overlays import Overlays
 
         assert self.trained is not None
-        network = network_of(self.trained.weights(), **architecture(self.config))
-        tile = (self.tile[1], self.tile[0]) if self.tile else None
-        said = self.trained.metadata.get("overlays")
+        metadata = self.trained.metadata
+        overlays = metadata.get("overlays")
         return Expander(
-            network, self.config, *self._hardware(), tile=tile, overlays=Overlays.parse(said) if said else None
+            network_of(self.trained.weights(), **architecture(self.config)),
+            self.config,
+            *self._hardware(),
+            tile=(self.tile[1], self.tile[0]) if self.tile else None,
+            overlays=Overlays.parse(overlays) if overlays else None,
+            clip_point=float(metadata.get("clip_point", 1)),
         )
 
     def expand(
