@@ -280,6 +280,7 @@ def test_already_trained_nowhere(bench: Bench, capsys: pytest.CaptureFixture[str
 
 def test_options_reach_the_package(bench: Bench) -> None:
     arguments = "--n-exp-down 3 --n_exp-up=1 --epochs 2 --lr 1e-3 --alpha 0.5 --seed 7 --preset paper --device cpu"
+    arguments += " --train-range 0-1"
     assert (
         bench(*arguments.split(), "--transfer_in", "linear", "--range-in=full", "--cache", "", "--fps", "23.976") == 0
     )
@@ -297,6 +298,7 @@ def test_options_reach_the_package(bench: Bench) -> None:
         "range_in": "full",
         "cache": "",
         "still": False,
+        "train_range": [0, 1],
     }
     assert job.clip.fps == Fraction("23.976")
 
@@ -317,6 +319,8 @@ def test_one_picture(bench: Bench) -> None:
         (["a", "--epochs", "many"], "--epochs: must be a whole number, not 'many'"),
         (["a", "--lr", "fast"], "--lr: must be a number, not 'fast'"),
         (["a", "--fps", "0"], "--fps: must be frames per second"),
+        (["a", "--train_range", "5"], "--train_range: must be the first and the last frame, such as 0-99, not '5'"),
+        (["a", "--train_range=-1-5"], "--train_range: must be the first and the last frame"),
         (["a", "--fps", "1/0"], "--fps: must be frames per second"),
         (["a", "--white", "nan"], "--white: must be over 0"),
         (["a", "--data_type", "film"], "invalid choice: 'film'"),

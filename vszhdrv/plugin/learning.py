@@ -364,10 +364,10 @@ class Job:
         count = sampling.frames_to_draw(length, config)
         encoded = self._encoded(count * (2 if config.alpha > 0 else 1))[self.taught.start : self.taught.stop]
         full = 255 if encoded.format.bits_per_sample == 8 else 65535
-        glances: dict[int, sampling.Glance] = {}
         drawn = candidates
         if count < len(candidates):
             scores = [0.0] * len(candidates)
+            glances: dict[int, sampling.Glance] = {}
 
             def score(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
                 sdr = np.stack(list(planes)).astype(np.float32) / np.float32(full)
@@ -383,17 +383,17 @@ class Job:
             numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
         pixels = np.empty((len(numbers), 3, encoded.height, encoded.width), np.uint8 if full == 255 else np.uint16)
 
-        glances = {}
+        held: dict[int, sampling.Glance] = {}
 
         def keep(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
             for channel, plane in enumerate(planes):
                 pixels[place, channel] = plane
             if config.alpha > 0:
-                glances[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
+                held[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
 
         yield Reading("reading", encoded, numbers, keep)
         if config.alpha > 0:
-            pairs = sampling.within_shots(pairs, glances)
+            pairs = sampling.within_shots(pairs, held)
         overlays = (
             Overlays.find(pixels, [self.taught[number] for number in numbers]) if config.head == "stops" else None
         )
