@@ -112,6 +112,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path, [])
 
     def prepare(clip: vs.VideoNode, **options: Any) -> FakeJob:
+        if "weights" in options and Path(options["weights"]).read_text() != "weights":
+            raise ValueError("weights can't be used")
         bench.jobs.append(FakeJob(clip, bench.stored, options))
         return bench.jobs[-1]
 
@@ -270,6 +272,20 @@ def test_already_trained_in_the_store(bench: Bench) -> None:
     bench.stored = True
     assert bench("--already-trained") == 0
     assert len(list(bench.run.rglob("*.exr"))) == 3
+
+
+@pytest.mark.parametrize(("stored", "code"), [(True, 0), (False, 1)])
+def test_already_trained_and_damaged_since(
+    bench: Bench, capsys: pytest.CaptureFixture[str], stored: bool, code: int
+) -> None:
+    bench("--train_only")
+    weights = bench.run / "ckpt" / "best.safetensors"
+    weights.write_text("damaged")
+    capsys.readouterr()
+    bench.stored = stored
+    assert bench("--already_trained") == code
+    assert "weights can't be used; looking for others in the cache" in told(capsys)
+    assert weights.read_text() == ("weights" if stored else "damaged")
 
 
 def test_already_trained_nowhere(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
