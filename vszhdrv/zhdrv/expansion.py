@@ -54,6 +54,7 @@ class Expander:
         precision: Precision,
         tile: tuple[int, int] | None = None,
         overlays: Overlays | None = None,
+        clip_point: float = 1.0,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.config = config
@@ -61,6 +62,8 @@ class Expander:
         self.precision = precision
         self.tile = tile and whole_strides(*tile, network)
         self.overlays = overlays
+        self.white = clip_point**camera.GAMMA
+        """Linear light from which the source clips (stops alone)."""
 
     @torch.inference_mode()
     def __call__(self, linear: Tensor) -> Tensor:
@@ -92,18 +95,22 @@ class Expander:
         Only what reaches the ramp is computed: all else is the source, as it would be after a product by 2^0.
         """
         hdr = linear.clone()
-        gap = GAP_BLOCKS * self.network.fold
+        foot, gap = RAMP_FOOT * self.white, GAP_BLOCKS * self.network.fold
 
         def picture(part: Part) -> Tensor:
-            return camera.encode(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
+            return self._encoded(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
 
         def lift(part: Part, stops: Tensor) -> None:
             source = linear[:, *part]
-            mask = clipping(camera.encode(source))
+            mask = clipping(self._encoded(source))
             hdr[:, *part] = torch.maximum(source * torch.exp2(stops[0] * mask), source)
 
-        self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], gap))
+        self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], foot, gap))
         return hdr
+
+    def _encoded(self, linear: Tensor) -> Tensor:
+        """The working encoding, in which the source clips at 1."""
+        return camera.encode(linear if self.white == 1 else linear / self.white)
 
     def predict(self, sdr: Tensor) -> Tensor:
         """The network's answer for a whole frame, `(1, 3, height, width)`."""
@@ -174,9 +181,9 @@ def _any(mask: Tensor) -> Tensor:
     return mask.flatten(1).any(1)[:, None, None, None]
 
 
-def reaching(linear: Tensor, gap: int) -> list[slice]:
-    """The columns of `(3, height, width)` linear light that reach the ramp, in runs that are over `gap` apart."""
-    columns = (linear.amax(1).amax(0) >= RAMP_FOOT).nonzero().flatten().tolist()
+def reaching(linear: Tensor, foot: float, gap: int) -> list[slice]:
+    """The columns of `(3, height, width)` linear light that reach `foot`, in runs that are over `gap` apart."""
+    columns = (linear.amax(1).amax(0) >= foot).nonzero().flatten().tolist()
     runs: list[slice] = []
     for column in columns:
         if runs and column - runs[-1].stop <= gap:
