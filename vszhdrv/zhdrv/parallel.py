@@ -89,10 +89,11 @@ class Team:
         """For process 0: let the others train along."""
         self._others_wait = False
         pixels = frames.pixels
-        about = replace(frames, pixels=pixels[:0]), pixels.shape, config, device.type, precision, state
+        rest = replace(frames, pixels=torch.empty(0))
+        about = rest, pixels.shape, pixels.dtype, config, device.type, precision, state
         with _unless_ended():
             dist.broadcast_object_list([about], src=0, device=torch.device("cpu"))
-            dist.broadcast(pixels.view(torch.uint8), src=0)  # apart, for its size, and in a type that gloo knows
+            dist.broadcast(pixels.view(torch.uint8), src=0)  # gloo, as pickle, knows no uint16
 
     def dismiss(self) -> None:
         """For process 0: where the others have nothing to do, let them go."""
@@ -107,10 +108,10 @@ class Team:
             dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
             if received[0] is None:
                 return None
-            frames, shape, config, device, precision, state = received[0]
-            pixels = frames.pixels.new_empty(shape)
+            rest, shape, dtype, config, device, precision, state = received[0]
+            pixels = torch.empty(shape, dtype=dtype)
             dist.broadcast(pixels.view(torch.uint8), src=0)
-        return Work(replace(frames, pixels=pixels), config, torch.device(self.device(device)), precision, state)
+        return Work(replace(rest, pixels=pixels), config, torch.device(self.device(device)), precision, state)
 
     def shared(self, network: UNet) -> Shared:
         """The network that all ask together."""
