@@ -100,6 +100,11 @@ def test_a_still_camera_proves_nothing(exposure: bool) -> None:
     assert not find(np.minimum(frames, 252) + noise)
 
 
+def test_noise_on_a_wall_is_no_movement() -> None:
+    frames = np.random.default_rng(1).integers(60, 69, (24, 3, HEIGHT, WIDTH))
+    assert not find(with_logo(frames.astype(np.uint8)))
+
+
 def test_something_that_passes_in_front_of_a_still_light_makes_no_logo_of_it() -> None:
     frames = film(step=0)
     with_logo(frames)

@@ -53,6 +53,8 @@ MOST_WHITE = 0.8
 """Surroundings that are white more often than this don't show whether an edge is sharp."""
 MOVING = 0.25
 """Three quarters of the surroundings must owe at least this share of their variance to time."""
+VARIED = 0.03
+"""Surroundings whose standard deviation (working values) is below this show nothing but noise: no evidence."""
 EDGE = 3
 """Pixels around a logo's or letter's white that are left alone with it: soft edges, and colour that bleeds."""
 
@@ -288,7 +290,8 @@ def _on_the_film(pixels: Pixels, white: NDArray[np.floating[Any]], logo: Mask, a
     values = np.stack([np.tensordot(luma, frame[:, ring].astype(np.float32), 1) for frame in pixels])
     values -= values.mean(axis=1, keepdims=True)  # exposure moves all of it: that is no movement
     by_time = values.var(axis=0)
-    return often if np.quantile(by_time, 0.25) >= MOVING * (values**2).mean() > 0 else None
+    variance = float((values**2).mean())
+    return often if variance >= VARIED**2 and np.quantile(by_time, 0.25) >= MOVING * variance else None
 
 
 @dataclass(frozen=True)
