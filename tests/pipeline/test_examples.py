@@ -94,9 +94,14 @@ def test_preview_shows_both_and_a_ladder(folder: Path) -> None:
     ladder = vspipe(folder, "preview_sdr.vpy", "-o", "1", "-c", "y4m", "-e", "0", "-")
     assert f"W{2 * WIDTH} H{HEIGHT} ".encode() in beside
     assert f"W{5 * WIDTH} H{HEIGHT} ".encode() in ladder
-    luma = np.frombuffer(ladder.partition(b"FRAME\n")[2], np.uint8, 5 * WIDTH * HEIGHT).reshape(HEIGHT, 5, WIDTH)
-    steps = luma[HEIGHT // 2 :].mean(axis=(0, 2))  # the lower half has no captions
-    assert (np.diff(steps) > 5).all()
+    codes = np.frombuffer(ladder.partition(b"FRAME\n")[2], np.uint8).reshape(3, HEIGHT, 5, WIDTH)
+    codes = codes[:, HEIGHT // 2 :]  # the lower half has no captions
+    assert (np.diff(codes[0].mean(axis=(0, 2))) > 5).all()
+    luma, blue, red = (codes - np.float32([16, 128, 128])[:, None, None, None]) / np.float32([219, 224, 224])[
+        :, None, None, None
+    ]
+    shown = np.stack([luma + 1.5748 * red, luma + 1.8556 * blue])  # R' and B' of BT.709
+    assert shown.min() > -0.02 and shown.max() < 1.02, "clipped in YUV, where light changes its colour"
 
 
 def test_chunks_as_av1an_asks_for_them_are_the_whole(folder: Path) -> None:
