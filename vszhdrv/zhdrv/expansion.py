@@ -98,9 +98,7 @@ class Expander:
             return camera.encode(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
 
         def lift(part: Part, stops: Tensor) -> None:
-            source = linear[:, *part]
-            mask = clipping(camera.encode(source))
-            hdr[:, *part] = torch.maximum(source * torch.exp2(stops[0] * mask), source)
+            hdr[:, *part] = lifted(linear[:, *part], stops[0])
 
         self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], gap))
         return hdr
@@ -119,6 +117,12 @@ class Expander:
         tile = self.tile or default_tile(size[0], size[1], self.network)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             evaluate(self.network, picture, size, tile, take, wanted)
+
+
+def lifted(linear: Tensor, stops: Tensor) -> Tensor:
+    """Linear light, made brighter by the predicted stops where it clips; never darker. Both of one shape."""
+    mask = clipping(camera.encode(linear))
+    return torch.maximum(linear * torch.exp2(stops * mask), linear)
 
 
 def clipping(sdr: Tensor) -> Tensor:
