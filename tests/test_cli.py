@@ -112,6 +112,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path, [])
 
     def prepare(clip: vs.VideoNode, **options: Any) -> FakeJob:
+        if "weights" in options and Path(options["weights"]).read_text() != "weights":
+            raise ValueError("weights can't be used")
         bench.jobs.append(FakeJob(clip, bench.stored, options))
         return bench.jobs[-1]
 
@@ -272,6 +274,20 @@ def test_already_trained_in_the_store(bench: Bench) -> None:
     assert len(list(bench.run.rglob("*.exr"))) == 3
 
 
+@pytest.mark.parametrize(("stored", "code"), [(True, 0), (False, 1)])
+def test_already_trained_and_damaged_since(
+    bench: Bench, capsys: pytest.CaptureFixture[str], stored: bool, code: int
+) -> None:
+    bench("--train_only")
+    weights = bench.run / "ckpt" / "best.safetensors"
+    weights.write_text("damaged")
+    capsys.readouterr()
+    bench.stored = stored
+    assert bench("--already_trained") == code
+    assert "weights can't be used; looking for others in the cache" in told(capsys)
+    assert weights.read_text() == ("weights" if stored else "damaged")
+
+
 def test_already_trained_nowhere(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--already_trained") == 1
     assert "--already_trained: there is no network for this clip and these settings" in told(capsys)[-1]
@@ -280,6 +296,7 @@ def test_already_trained_nowhere(bench: Bench, capsys: pytest.CaptureFixture[str
 
 def test_options_reach_the_package(bench: Bench) -> None:
     arguments = "--n-exp-down 3 --n_exp-up=1 --epochs 2 --lr 1e-3 --alpha 0.5 --seed 7 --preset paper --device cpu"
+    arguments += " --train-range 0-1"
     assert (
         bench(*arguments.split(), "--transfer_in", "linear", "--range-in=full", "--cache", "", "--fps", "23.976") == 0
     )
@@ -297,6 +314,7 @@ def test_options_reach_the_package(bench: Bench) -> None:
         "range_in": "full",
         "cache": "",
         "still": False,
+        "train_range": [0, 1],
     }
     assert job.clip.fps == Fraction("23.976")
 
@@ -317,6 +335,8 @@ def test_one_picture(bench: Bench) -> None:
         (["a", "--epochs", "many"], "--epochs: must be a whole number, not 'many'"),
         (["a", "--lr", "fast"], "--lr: must be a number, not 'fast'"),
         (["a", "--fps", "0"], "--fps: must be frames per second"),
+        (["a", "--train_range", "5"], "--train_range: must be the first and the last frame, such as 0-99, not '5'"),
+        (["a", "--train_range=-1-5"], "--train_range: must be the first and the last frame"),
         (["a", "--fps", "1/0"], "--fps: must be frames per second"),
         (["a", "--white", "nan"], "--white: must be over 0"),
         (["a", "--data_type", "film"], "invalid choice: 'film'"),

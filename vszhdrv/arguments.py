@@ -52,12 +52,6 @@ def frame_rate(text: str) -> Fraction:
     return rate
 
 
-def frame_range(text: str) -> list[int]:
-    if not (match := re.fullmatch(r"(\d+)-(\d+)", text)):
-        raise argparse.ArgumentTypeError(f"must be the first and the last frame, such as 0-99, not {text!r}")
-    return [int(number) for number in match.groups()]
-
-
 def nits(text: str) -> float:
     value = number(float)(text)
     if not (math.isfinite(value) and 0 < value <= 10_000):
@@ -69,11 +63,16 @@ def nits_or_none(text: str) -> float:
     return 0.0 if number(float)(text) == 0 else nits(text)
 
 
-def frame_range(text: str) -> range:
+def first_and_last(text: str) -> list[int]:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if first > last:
         raise argparse.ArgumentTypeError(f"must be the first and the last frame's number, such as 0-99, not {text!r}")
+    return [first, last]
+
+
+def frame_range(text: str) -> range:
+    first, last = first_and_last(text)
     return range(first, last + 1)
 
 
@@ -212,7 +211,7 @@ def _learning(parser: Parser) -> None:
     add("--seed", type=number(int), metavar="N", help="seed of all that is drawn at random (0)")
     add(
         "--train_range",
-        type=frame_range,
+        type=first_and_last,
         metavar="A-B",
         help="learn from frames A to B alone, counted from 0; all frames are expanded",
     )

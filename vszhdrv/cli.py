@@ -211,8 +211,11 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
 
     if arguments.already_trained:
         if run.trained is not None:
-            job = vszhdrv.prepare(clip, **options, weights=str(run.trained))
-        elif not job.look_up():
+            try:
+                job = vszhdrv.prepare(clip, **options, weights=str(run.trained))
+            except ValueError as error:
+                say(f"{error}; looking for others in the cache")
+        if not job.look_up():
             raise RuntimeError(
                 "--already_trained: there is no network for this clip and these settings, "
                 f"neither in {run.checkpoints} nor in the cache"

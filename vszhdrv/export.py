@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vszhdrv.zhdrv import camera, checkpoint
+from vszhdrv.zhdrv import checkpoint
 from vszhdrv.zhdrv.expansion import exposures, lifted, merge
 from vszhdrv.zhdrv.training import answer
 
@@ -29,13 +29,13 @@ class _Graph(nn.Module):
 
     def __init__(self, expander: Expander) -> None:
         super().__init__()
-        self.network = expander.network.cpu()
-        self.config = expander.config
+        self.expander = expander
+        self.network, self.config = expander.network.cpu(), expander.config
 
     def forward(self, linear: Tensor) -> Tensor:
-        sdr = camera.encode(linear)
+        sdr = self.expander.encoded(linear)
         if self.config.head == "stops":
-            return lifted(linear, answer(self.network, sdr))
+            return lifted(linear, sdr, answer(self.network, sdr))
         stack = exposures(lambda x: answer(self.network, x), sdr, self.config.n_exp_down, self.config.n_exp_up)
         return torch.maximum(merge(stack), linear)
 

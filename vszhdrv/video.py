@@ -341,7 +341,9 @@ class Content:
 def write(
     clip: vs.VideoNode, held: dict[int, Picture], look: Look, content: Content, source: Path, target: Path
 ) -> Generator[int]:
-    """Encode a clip that `signal` returned to `target`, with the audio of `source`; yields how many frames are written.
+    """Encode a clip that `signal` returned to `target`, with what `source` has of audio, title and chapters.
+
+    Yields how many frames are written.
 
     held: frames of it that are there already, taken out as they are used.
 

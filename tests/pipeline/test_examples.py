@@ -99,6 +99,25 @@ def test_preview_shows_both_and_a_ladder(folder: Path) -> None:
     assert (np.diff(steps) > 5).all()
 
 
+def test_chunks_as_av1an_asks_for_them_are_the_whole(folder: Path) -> None:
+    """Information first, then chunks, several at a time: one process trains, and the chunks make up the clip."""
+    own = {**environment(folder), "VSZHDRV_CACHE": str(folder / "av1an")}
+    script = folder / "examples" / "hdr10.vpy"
+
+    def begin(*arguments: str) -> subprocess.Popen[bytes]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(["vspipe", script, "-c", "y4m", *arguments], cwd=folder, env=own, **pipes)
+
+    asked = [("-i",), ("-", "-s", "0", "-e", "3"), ("-", "-s", "4", "-e", str(LENGTH - 1))]
+    ended = [(process, *process.communicate(timeout=LIMIT)) for process in [begin(*arguments) for arguments in asked]]
+    assert [process.returncode for process, *_ in ended] == [0, 0, 0], [said for *_, said in ended]
+    assert b"".join(said for *_, said in ended).count(b"training takes about") == 1
+    (_, information, _), *chunks = ended
+    assert f"Frames: {LENGTH}\n".encode() in information
+    _, whole = vspipe(folder, "hdr10.vpy", "-c", "y4m", "-").split(b"\n", 1)
+    assert b"".join(stream.split(b"\n", 1)[1] for _, stream, _ in chunks) == whole
+
+
 @needs_ffmpeg
 @pytest.mark.parametrize(("script", "transfer"), [("hdr10", "smpte2084"), ("hlg", "arib-std-b67")])
 def test_the_command_in_the_script_makes_a_tagged_file(folder: Path, script: str, transfer: str) -> None:

@@ -215,6 +215,13 @@ def test_only_what_clips_is_computed_and_as_in_the_whole_frame(
     assert places == [] or (hdr[~exposed] > linear[~exposed]).all()
 
 
+def test_a_source_that_clips_below_white_is_expanded_as_if_it_clipped_there() -> None:
+    linear = highlights(131, 277, [(40, 10), (44, 200)])[None]
+    at_white, below = expander("fast"), expander("fast")
+    below.white = 0.9
+    assert torch.allclose(below(linear * 0.9), at_white(linear) * 0.9, rtol=1e-5)
+
+
 def test_a_frame_in_which_nothing_clips_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     expand = expander("fast")
     linear = highlights(131, 277, [])[None]
@@ -233,10 +240,10 @@ def test_the_ramp_begins_over_its_foot() -> None:
 
 def test_runs_of_columns() -> None:
     linear = torch.zeros(3, 4, 40)
-    assert reaching(linear, 5) == []
+    assert reaching(linear, 0.9, 5) == []
     linear[0, 0, 3] = linear[1, 2, 9] = linear[2, 3, 20] = linear[0, 3, 39] = 1
-    assert reaching(linear, 5) == [slice(3, 10), slice(20, 21), slice(39, 40)]
-    assert reaching(linear, 100) == [slice(3, 40)]
+    assert reaching(linear, 0.9, 5) == [slice(3, 10), slice(20, 21), slice(39, 40)]
+    assert reaching(linear, 0.9, 100) == [slice(3, 40)]
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])

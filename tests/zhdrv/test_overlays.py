@@ -1,5 +1,6 @@
 """Bars and logos: found where the frames give evidence, nowhere else, and left as they are."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,17 @@ def with_bars(frames: Frames, rows: int = 0, columns: int = 0, level: int = 5) -
 
 def find(frames: Frames) -> Overlays:
     return Overlays.find(frames, range(len(frames)))
+
+
+def with_text(frames: Frames, numbers: Any, seed: int = 0, step: int = 0) -> Frames:
+    """Strokes of two pixels on black in the lower third of some frames, moving by `step` pixels a frame."""
+    columns = 8 * np.random.default_rng(seed).permutation(16)[:10] + 8
+    for number in numbers:
+        frames[number, :, 74:92] = 0
+        for column in columns:
+            place = 4 + (column + step * number) % 150
+            frames[number, :, 79:87, place : place + 2] = np.iinfo(frames.dtype).max
+    return frames
 
 
 def white_box(overlays: Overlays) -> Any:
@@ -106,6 +118,46 @@ def test_a_light_in_an_unsteady_hand_is_no_logo() -> None:
 
 def test_few_frames_prove_nothing() -> None:
     assert not find(with_logo(film(7)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_subtitles_are_lines_that_stand_still_and_change(dtype: type) -> None:
+    plain = film(dtype=dtype)
+    frames = with_text(with_text(plain.copy(), range(8)), range(12, 20), seed=4)
+    overlays = find(frames)
+    top, bottom = overlays.subtitles
+    assert top <= 79 - 8
+    assert bottom >= 87
+    assert list(overlays.words()) == [f"white letters in the rows {top} to {bottom - 1} are subtitles and stay white"]
+    hdr = overlays.around(doubled, linear(frames[14]))
+    text = frames[14, 0, 79:87] == np.iinfo(dtype).max
+    assert (hdr[:, 79:87][:, text] == 1).all()
+    assert np.array_equal(hdr[:, :top], doubled(linear(frames[14])[:, :top]))
+    seen = overlays.without(frames)
+    assert (seen[14, :, 79:87][:, text] == 0).all()
+    assert np.array_equal(seen[:, :, :top], plain[:, :, :top])
+
+
+def test_a_sign_that_never_changes_is_no_subtitle() -> None:
+    assert find(with_text(film(step=0), range(24))).subtitles == (0, 0)
+
+
+def test_lit_windows_that_pass_are_no_subtitle() -> None:
+    assert find(with_text(film(), range(24), step=5)).subtitles == (0, 0)
+
+
+def test_one_line_in_a_while_is_no_subtitle() -> None:
+    frames = with_text(with_text(film(), range(2)), [12], seed=4)
+    assert find(frames).subtitles == (0, 0)
+    assert find(with_text(frames, [20], seed=4)).subtitles != (0, 0)
+
+
+def test_frames_far_apart_need_not_show_the_same_text() -> None:
+    frames = film()
+    for number in range(0, 24, 2):
+        with_text(frames, [number], seed=number)
+    assert find(frames).subtitles == (0, 0)
+    assert Overlays.find(frames, range(0, 24 * 50, 50)).subtitles != (0, 0)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(12, 0), (0, 20), (12, 20)])
@@ -181,8 +233,9 @@ def test_frames_of_another_size_have_the_overlays_in_their_place() -> None:
 
 
 def test_overlays_are_written_and_read() -> None:
-    overlays = find(with_logo(with_bars(film(), 12)))
+    overlays = replace(find(with_logo(with_bars(film(), 12))), subtitles=(60, 90))
     again = Overlays.parse(str(overlays))
+    assert again.subtitles == (60, 90)
     assert again.picture == overlays.picture
     assert np.array_equal(again.logos, overlays.logos)
     assert len(str(overlays)) < 1000

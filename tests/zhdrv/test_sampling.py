@@ -283,3 +283,40 @@ def test_the_bound_by_hand() -> None:
     assert sampling.bounded_shift(x, 1.0) == 1.0
     assert sampling.bounded_shift(torch.ones(1, 3, 10, 10), 3.0) == sampling.MIN_SHIFT_STOPS
     assert math.isfinite(sampling.bounded_shift(torch.zeros(1, 3, 10, 10), 3.0))
+
+
+def piled_up(code: int, dtype: type = np.uint8, brighter: int = 0) -> np.ndarray:
+    """Frames whose codes are evenly spread up to `code`, where a fifth more lies; `brighter` pixels are white."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, code + 1, size=(2, 3, 64, 64))
+    values[:, :, :13] = code
+    values[0, :, 0, :brighter] = 255
+    return (values * (257 if dtype is np.uint16 else 1)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("code", [255, 250, 243])
+def test_the_clip_point_is_where_the_histogram_piles_up(code: int, dtype: type) -> None:
+    pixels = piled_up(code, dtype)
+    white = sampling.clip_point(pixels)
+    assert white == pytest.approx(code / 255)
+    clipped = pixels == np.iinfo(dtype).max * code // 255
+    assert ((sampling.rescaled(pixels, white) == np.iinfo(dtype).max) == clipped).all()
+
+
+def test_a_pile_that_compression_has_spread_begins_lower() -> None:
+    pixels = piled_up(250)
+    pixels[:, :, :4][pixels[:, :, :4] == 250] = 249
+    assert sampling.clip_point(pixels) == pytest.approx(249 / 255)
+
+
+def test_what_is_brighter_shows_that_a_pile_is_no_clipping() -> None:
+    assert sampling.clip_point(piled_up(245, brighter=10)) < 1  # a few wild pixels
+    assert sampling.clip_point(piled_up(245, brighter=64)) == 1
+
+
+def test_frames_that_clip_nowhere_keep_their_white() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, size=(2, 3, 64, 64)).astype(np.uint8)
+    assert sampling.clip_point(pixels) == 1
+    assert sampling.clip_point(pixels // 2) == 1
+    assert sampling.rescaled(pixels.copy(), 1.0).tolist() == pixels.tolist()

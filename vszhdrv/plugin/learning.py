@@ -31,7 +31,6 @@ from .lazy import Reading
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
-    from vszhdrv.zhdrv.overlays import Overlays
     from vszhdrv.zhdrv.parallel import Team
     from vszhdrv.zhdrv.sampling import Frames
     from vszhdrv.zhdrv.training import Progress, Weights
@@ -339,7 +338,7 @@ class Job:
         assert progress is not None
         best, last = progress.best, progress.weights
         processes = 1 if team is None else team.size
-        metadata = self._metadata(progress, str(device), precision, processes, material.overlays)
+        metadata = self._metadata(progress, str(device), precision, processes, material)
         path = slot.finish(best, last, metadata)
         if path is not None:
             self._take(path)
@@ -365,10 +364,10 @@ class Job:
         count = sampling.frames_to_draw(length, config)
         encoded = self._encoded(count * (2 if config.alpha > 0 else 1))[self.taught.start : self.taught.stop]
         full = 255 if encoded.format.bits_per_sample == 8 else 65535
-        glances: dict[int, sampling.Glance] = {}
         drawn = candidates
         if count < len(candidates):
             scores = [0.0] * len(candidates)
+            glances: dict[int, sampling.Glance] = {}
 
             def score(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
                 sdr = np.stack(list(planes)).astype(np.float32) / np.float32(full)
@@ -384,17 +383,17 @@ class Job:
             numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
         pixels = np.empty((len(numbers), 3, encoded.height, encoded.width), np.uint8 if full == 255 else np.uint16)
 
-        glances = {}
+        held: dict[int, sampling.Glance] = {}
 
         def keep(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
             for channel, plane in enumerate(planes):
                 pixels[place, channel] = plane
             if config.alpha > 0:
-                glances[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
+                held[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
 
         yield Reading("reading", encoded, numbers, keep)
         if config.alpha > 0:
-            pairs = sampling.within_shots(pairs, glances)
+            pairs = sampling.within_shots(pairs, held)
         overlays = (
             Overlays.find(pixels, [self.taught[number] for number in numbers]) if config.head == "stops" else None
         )
@@ -402,7 +401,8 @@ class Job:
             for words in overlays.words():
                 log(words)
             pixels = overlays.without(pixels)
-        material = sampling.Frames(torch.from_numpy(pixels), pairs, overlays or None)
+        white = sampling.clip_point(pixels) if config.head == "stops" else 1.0
+        material = sampling.Frames(torch.from_numpy(sampling.rescaled(pixels, white)), pairs, overlays or None, white)
         if not sampling.clips(material):
             warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
         elif sampling.all_clips(material):
@@ -419,7 +419,7 @@ class Job:
         return frames.to_encoded(self.clip, self.colour, width=width, height=height)
 
     def _metadata(
-        self, progress: Progress, device: str, precision: str, processes: int, overlays: Overlays | None
+        self, progress: Progress, device: str, precision: str, processes: int, material: Frames
     ) -> dict[str, str]:
         """The header of the weights file: what a person, `_given_weights` or `expander` wants to know of them."""
         import torch
@@ -439,7 +439,8 @@ class Job:
             "precision": precision,
             "threads": str(torch.get_num_threads()),
             "processes": str(processes),
-            **({} if overlays is None else {"overlays": str(overlays)}),
+            "clip_point": repr(material.clip_point),
+            **({} if material.overlays is None else {"overlays": str(material.overlays)}),
         }
 
     def expander(self) -> Expander:
@@ -449,11 +450,15 @@ class Job:
         from vszhdrv.zhdrv.overlays import Overlays
 
         assert self.trained is not None
-        network = network_of(self.trained.weights(), **architecture(self.config))
-        tile = (self.tile[1], self.tile[0]) if self.tile else None
-        said = self.trained.metadata.get("overlays")
+        metadata = self.trained.metadata
+        overlays = metadata.get("overlays")
         return Expander(
-            network, self.config, *self._hardware(), tile=tile, overlays=Overlays.parse(said) if said else None
+            network_of(self.trained.weights(), **architecture(self.config)),
+            self.config,
+            *self._hardware(),
+            tile=(self.tile[1], self.tile[0]) if self.tile else None,
+            overlays=Overlays.parse(overlays) if overlays else None,
+            clip_point=float(metadata.get("clip_point", 1)),
         )
 
     def expand(

@@ -127,7 +127,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Sized so that a person waits a minute on two cores: docs/quality.md has the tries behind each value.
     "fast": {
-        "epochs": 16,
+        "epochs": 32,
         "lr": 4e-3,
         "alpha": 0.0,
         "widths": (16, 32, 48, 64, 64),

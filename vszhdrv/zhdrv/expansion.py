@@ -54,6 +54,7 @@ class Expander:
         precision: Precision,
         tile: tuple[int, int] | None = None,
         overlays: Overlays | None = None,
+        clip_point: float = 1.0,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.config = config
@@ -61,6 +62,8 @@ class Expander:
         self.precision = precision
         self.tile = tile and whole_strides(*tile, network)
         self.overlays = overlays
+        self.white = clip_point**camera.GAMMA
+        """Linear light from which the source clips (stops alone)."""
 
     @torch.inference_mode()
     def __call__(self, linear: Tensor) -> Tensor:
@@ -92,16 +95,21 @@ class Expander:
         Only what reaches the ramp is computed: all else is the source, as it would be after a product by 2^0.
         """
         hdr = linear.clone()
-        gap = GAP_BLOCKS * self.network.fold
+        foot, gap = RAMP_FOOT * self.white, GAP_BLOCKS * self.network.fold
 
         def picture(part: Part) -> Tensor:
-            return camera.encode(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
+            return self.encoded(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
 
         def lift(part: Part, stops: Tensor) -> None:
-            hdr[:, *part] = lifted(linear[:, *part], stops[0])
+            source = linear[:, *part]
+            hdr[:, *part] = lifted(source, self.encoded(source), stops[0])
 
-        self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], gap))
+        self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], foot, gap))
         return hdr
+
+    def encoded(self, linear: Tensor) -> Tensor:
+        """The working encoding, in which the source clips at 1."""
+        return camera.encode(linear if self.white == 1 else linear / self.white)
 
     def predict(self, sdr: Tensor) -> Tensor:
         """The network's answer for a whole frame, `(1, 3, height, width)`."""
@@ -119,16 +127,15 @@ class Expander:
             evaluate(self.network, picture, size, tile, take, wanted)
 
 
-def lifted(linear: Tensor, stops: Tensor) -> Tensor:
-    """Linear light, made brighter by the predicted stops where it clips; never darker. Both of one shape."""
-    mask = clipping(camera.encode(linear))
-    return torch.maximum(linear * torch.exp2(stops * mask), linear)
+def lifted(linear: Tensor, sdr: Tensor, stops: Tensor) -> Tensor:
+    """Linear light, made brighter by the predicted stops where its encoding `sdr` clips; never darker. Any shape."""
+    return torch.maximum(linear * torch.exp2(stops * clipping(sdr)), linear)
 
 
 def clipping(sdr: Tensor) -> Tensor:
     """How far each channel counts as clipped, 0 to 1: a ramp over its working value."""
     low, high = CLIP_RAMP
-    return ((sdr - low) / (high - low)).clamp(0, 1)
+    return ((sdr - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def exposures(predict: Predict, sdr: Tensor, n_exp_down: int, n_exp_up: int) -> dict[int, Tensor]:
@@ -143,11 +150,11 @@ def exposures(predict: Predict, sdr: Tensor, n_exp_down: int, n_exp_up: int) -> 
     x = sdr
     for k in range(1, n_exp_down + 1):
         delta = first if k == 1 else predict(x)
-        stack[-k] = x = (x * delta.clamp(min=camera.gain(-STEP_STOPS))).clamp(0, 1)
+        stack[-k] = x = (x * delta.clamp(min=camera.gain(-STEP_STOPS))).clamp(0.0, 1.0)
     x = sdr
     for k in range(1, n_exp_up + 1):
         delta = first if k == 1 else predict(x)
-        stack[k] = x = (x / (delta + EPSILON)).clamp(0, 1)
+        stack[k] = x = (x / (delta + EPSILON)).clamp(0.0, 1.0)
     return stack
 
 
@@ -178,9 +185,9 @@ def _any(mask: Tensor) -> Tensor:
     return mask.flatten(1).any(1)[:, None, None, None]
 
 
-def reaching(linear: Tensor, gap: int) -> list[slice]:
-    """The columns of `(3, height, width)` linear light that reach the ramp, in runs that are over `gap` apart."""
-    columns = (linear.amax(1).amax(0) >= RAMP_FOOT).nonzero().flatten().tolist()
+def reaching(linear: Tensor, foot: float, gap: int) -> list[slice]:
+    """The columns of `(3, height, width)` linear light that reach `foot`, in runs that are over `gap` apart."""
+    columns = (linear.amax(1).amax(0) >= foot).nonzero().flatten().tolist()
     runs: list[slice] = []
     for column in columns:
         if runs and column - runs[-1].stop <= gap:
@@ -294,6 +301,6 @@ def show(expander: Expander, sdr: Tensor) -> dict[str, npt.NDArray[np.uint8]]:
     """
     hdr = expander(camera.decode(sdr)[None])[0]
     shown = {name: camera.encode(hdr * 2.0**stops) for name, stops in (("m4", -4), ("m2", -2), ("p2", 2), ("p4", 4))}
-    delta = (shown["m2"] / (sdr + EPSILON)).clamp(0, 1)
+    delta = (shown["m2"] / (sdr + EPSILON)).clamp(0.0, 1.0)
     pictures = {"source": sdr, **shown, "delta": delta}
     return {name: (x * 255).round().byte().permute(1, 2, 0).numpy() for name, x in pictures.items()}

@@ -36,6 +36,9 @@ WHITE = 0.95
 """A logo's brightest channel is at least this (working values): white as compression leaves it."""
 ALWAYS = 0.95
 """... in at least this share of the frames."""
+THERE = 0.5
+"""Its other pixels are white in this share of the frames in which its surroundings are not: soft edges, poor coding.
+In a frame that shows it, this share of its pixels is white."""
 MIN_FRAMES = 8
 """Fewer frames show nothing about what moves."""
 CELLS = 32
@@ -83,8 +86,8 @@ class Overlays:
     """The overlays of a clip, as they lie in frames of the size that was measured; frames of other sizes are scaled.
 
     `picture`: left, top, right and bottom (the last two exclusive) of what bars leave. `logos`: (height, width), the
-    number of a logo where its white is, without the soft edge; elsewhere 0. `subtitles`: first and last row (exclusive)
-    in which white strokes are letters; both 0 where there are none.
+    number of a logo where its white is; elsewhere 0. `subtitles`: first and last row (exclusive) in which white strokes
+    are letters; both 0 where there are none.
     """
 
     picture: tuple[int, int, int, int]
@@ -141,7 +144,6 @@ class Overlays:
         for number in range(1, int(self.logos.max()) + 1):
             rows, columns = np.nonzero(self.logos == number)
             yield f"the white at {columns.min()},{rows.min()} to {columns.max()},{rows.max()} is a logo and stays white"
-
         if any(self.subtitles):
             top, bottom = self.subtitles
             yield f"white letters in the rows {top} to {bottom - 1} are subtitles and stay white"
@@ -211,7 +213,7 @@ class Overlays:
         numbers = self.logos[self.logos > 0]
         total = np.bincount(numbers, minlength=256)
         there = np.bincount(numbers[peak[self.logos > 0] >= WHITE**gamma * full], minlength=256)
-        kept: Mask = ((there >= ALWAYS * total) & (total > 0))[self._with_edges]
+        kept: Mask = ((there >= THERE * total) & (total > 0))[self._with_edges]
         top, bottom = self.subtitles
         if bottom:
             margin = 2 * len(peak) // STROKE  # what decides about a pixel of the outermost rows
@@ -263,27 +265,30 @@ def _logos(pixels: Pixels, white: NDArray[np.floating[Any]]) -> NDArray[np.uint8
             ]
             for part in (group, near)
         )
-        logo = always[box] & inside
-        if logos.max() < 255 and _on_the_film(pixels[(..., *box)], white[box], logo, around):
-            logos[box][logo] = logos.max() + 1
+        often = _on_the_film(pixels[(..., *box)], white[box], always[box] & inside, around)
+        if logos.max() < 255 and often is not None:
+            logos[box][inside & (white[box] >= often + THERE * (1 - often))] = logos.max() + 1
     return logos
 
 
-def _on_the_film(pixels: Pixels, white: NDArray[np.floating[Any]], logo: Mask, around: Mask) -> bool:
-    """Whether what is always white at `logo` has a sharp edge, and all around it moves: frames and masks of one box."""
+def _on_the_film(pixels: Pixels, white: NDArray[np.floating[Any]], logo: Mask, around: Mask) -> float | None:
+    """How often the surroundings of a logo are white, 0 to 1; None where there is no logo.
+
+    It is one if what is always white at `logo` has a sharp edge, and all around it moves: frames and masks of one box.
+    """
     inner, outer = SHARPEST_BAND
     band = _near(logo, outer) & ~_near(logo, inner - 1)
     ring = around & ~_near(logo, outer + 1)
     if not band.any() or not ring.any():
-        return False
+        return None
     often = float(white[ring].mean())
     if often > MOST_WHITE or float(white[band].mean()) - often > LEAK * (1 - often):
-        return False
+        return None
     luma = np.array(LUMA, np.float32) / np.iinfo(pixels.dtype).max
     values = np.stack([np.tensordot(luma, frame[:, ring].astype(np.float32), 1) for frame in pixels])
     values -= values.mean(axis=1, keepdims=True)  # exposure moves all of it: that is no movement
     by_time = values.var(axis=0)
-    return bool(np.quantile(by_time, 0.25) >= MOVING * (values**2).mean() > 0)
+    return often if np.quantile(by_time, 0.25) >= MOVING * (values**2).mean() > 0 else None
 
 
 @dataclass(frozen=True)

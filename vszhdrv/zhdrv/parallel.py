@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,7 +28,7 @@ from .hardware import Precision
 from .network import UNet
 from .sampling import Frames
 
-PATIENCE = timedelta(weeks=1)
+LONGEST_WAIT = timedelta(weeks=1)
 """The others wait this long for process 0, which may read a film or wait for another training before it has work."""
 
 ENDED = "another process of this training has ended or can't be reached; the same command goes on from what is saved"
@@ -88,10 +88,12 @@ class Team:
     ) -> None:
         """For process 0: let the others train along."""
         self._others_wait = False
-        about = frames.pairs, frames.pixels.shape, frames.pixels.dtype, config, device.type, precision, state
+        pixels = frames.pixels
+        rest = replace(frames, pixels=torch.empty(0))
+        about = rest, pixels.shape, pixels.dtype, config, device.type, precision, state
         with _unless_ended():
             dist.broadcast_object_list([about], src=0, device=torch.device("cpu"))
-            dist.broadcast(frames.pixels.view(torch.uint8), src=0)  # gloo knows no uint16
+            dist.broadcast(pixels.view(torch.uint8), src=0)  # gloo, as pickle, knows no uint16
 
     def dismiss(self) -> None:
         """For process 0: where the others have nothing to do, let them go."""
@@ -106,10 +108,10 @@ class Team:
             dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
             if received[0] is None:
                 return None
-            pairs, shape, dtype, config, device, precision, state = received[0]
+            rest, shape, dtype, config, device, precision, state = received[0]
             pixels = torch.empty(shape, dtype=dtype)
             dist.broadcast(pixels.view(torch.uint8), src=0)
-        return Work(Frames(pixels, pairs), config, torch.device(self.device(device)), precision, state)
+        return Work(replace(rest, pixels=pixels), config, torch.device(self.device(device)), precision, state)
 
     def shared(self, network: UNet) -> Shared:
         """The network that all ask together."""
@@ -162,7 +164,7 @@ def joined() -> Iterator[Team]:
     """
     store, rank, size = next(rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     team = Team(rank, size, store)
     # When a process ends, torchrun tells the others by SIGTERM. Process 0 has a state to save; it alone hears Ctrl-C,
     # and the others follow.

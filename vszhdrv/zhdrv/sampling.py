@@ -32,6 +32,15 @@ CUT = 0.1
 """Mean difference of two frames' thumbnails over which they may lie in two shots: docs/quality.md has the figures."""
 CUT_RATIO = 2.0
 """... and how much larger it must be than the differences around."""
+CLIP_CODES = (240, 255)
+"""8-bit codes of the working encoding among which a clip's clip point is looked for: cameras that clip early do so at
+about 250 of 255, and compression leaves what clips a few codes lower."""
+PILE = 4.0
+"""Codes that occur this many times as often as those below are piled up: the values of what clips."""
+SKIRT = 0.1
+"""A neighbour of the most frequent code belongs to the pile where it occurs at least this share as often."""
+ABOVE = 0.02
+"""At most this share of a pile's pixels may be brighter than it: what clips is the brightest there is."""
 MEGAPIXEL = 1_000_000
 CROP_AREA = (0.2, 0.6)
 """Share of a frame of over one megapixel that a crop covers."""
@@ -52,18 +61,49 @@ class Frames:
 
     `pixels` is `(count, 3, height, width)`, the working encoding as integers of the source's depth (uint8 or uint16) or
     float; `pairs` names, for every drawn frame, its own and its successor's place in `pixels`. `overlays` are what was
-    found in the frames that is not picture, and is no longer in `pixels`; None: nothing.
+    found in the frames that is not picture, and is no longer in `pixels`; None: nothing. `clip_point` is the working
+    value at which the source clips; it is 1 in `pixels` (`rescaled`).
     """
 
     pixels: Tensor
     pairs: tuple[tuple[int, int], ...]
     overlays: Overlays | None = None
+    clip_point: float = 1.0
 
 
 def scaled(pixels: Tensor) -> Tensor:
     """Integer codes to float32 in [0, 1]."""
     full = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(pixels.dtype, 1.0)
     return pixels.to(torch.float32) / full
+
+
+def clip_point(pixels: npt.NDArray[Any]) -> float:
+    """The working value from which `(count, 3, height, width)` frames, integers of 8 or 16 bits, count as clipped.
+
+    1 where they clip at white, or nowhere; less where their histogram piles up below white and nearly ends there.
+    """
+    shift = 8 * (pixels.dtype.itemsize - 1)
+    counts = np.zeros(256, np.int64)
+    for frame in pixels:
+        counts += np.bincount((frame.max(axis=0) >> shift).ravel(), minlength=256)
+    low, high = CLIP_CODES
+    usual = np.median(counts[low - 32 : low])
+    code = peak = low + int(counts[low:].argmax())
+    while code > low and counts[code - 1] > max(PILE * usual, SKIRT * counts[peak]):
+        code -= 1
+    pile = counts[code : peak + 1].sum()
+    is_pile = counts[peak] > PILE * usual and counts[peak + 2 :].sum() <= ABOVE * pile
+    return code / high if is_pile else 1.0
+
+
+def rescaled(pixels: npt.NDArray[Any], white: float) -> npt.NDArray[Any]:
+    """The same frames with the working value `white`, and what is over it, at 1. Changes `pixels` themselves."""
+    if white < 1:
+        full = np.iinfo(pixels.dtype).max
+        codes = np.minimum(np.round(np.arange(full + 1) / white), full).astype(pixels.dtype)
+        for frame in pixels:
+            frame[:] = codes[frame]
+    return pixels
 
 
 def candidates(length: int) -> list[int]:
