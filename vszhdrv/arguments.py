@@ -150,6 +150,20 @@ def expand_parser() -> Parser:
     return parser
 
 
+def export_parser() -> Parser:
+    """zhdrv export INPUT ONNX [options]."""
+    parser = Parser(
+        prog="zhdrv export",
+        description="Write a clip's expansion as an ONNX graph for vs-mlrt, whose input and output are RGBS in linear "
+        "light, of INPUT's size. If the clip was not learned from yet, that comes first.",
+        epilog="Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    _learning(parser)
+    parser.add_argument("onnx", type=Path, metavar="ONNX", help="file to write")
+    return parser
+
+
 def levels_parser() -> Parser:
     """zhdrv levels INPUT [options]."""
     parser = Parser(

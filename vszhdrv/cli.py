@@ -5,6 +5,7 @@
     zhdrv train INPUT               only learn; several processes of torchrun do so together
     zhdrv expand INPUT --frames A-B only these frames, so that many processes and machines can share a clip's
     zhdrv levels INPUT              how bright the expansion gets, and what encoders want to hear about it
+    zhdrv export INPUT ONNX         the expansion as a graph that vs-mlrt runs
     zhdrv cache list|show|clear     the trained networks that are kept
 
 Exit codes: 0 done, 1 the work failed, 2 bad arguments, 130 interrupted. Words go to standard error; standard output has
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": (train, grammar.train_parser),
         "expand": (write_folder, grammar.expand_parser),
         "levels": (levels, grammar.levels_parser),
+        "export": (export, grammar.export_parser),
         "cache": (cache, grammar.cache_parser),
     }
     name = words[0] if words and words[0] in commands else ""
@@ -395,6 +397,22 @@ def measured(
             with suppress(OSError):  # the store has told already that it can't keep anything there
                 found.save(path, key)
     return found
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """zhdrv export INPUT ONNX."""
+    import vszhdrv
+    from vszhdrv import export as onnx
+
+    onnx.check()
+    settings_of(arguments)
+    if not arguments.onnx.absolute().parent.is_dir():
+        raise ValueError(f"ONNX must name a file in a folder that exists, not {str(arguments.onnx)!r}")
+    clip, options = opened(arguments)
+    job = vszhdrv.prepare(clip, **options)
+    learn(job)
+    onnx.write_onnx(job.expander(), arguments.onnx, width=clip.width, height=clip.height)
+    say(f"done: {arguments.onnx}")
 
 
 # The networks that are kept

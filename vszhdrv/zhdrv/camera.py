@@ -32,7 +32,7 @@ def shift(sdr: Tensor, stops: float) -> Tensor:
 
 def encode(linear: Tensor) -> Tensor:
     """Linear light (1.0 = SDR white) to the working encoding, clipped to [0, 1]. Any shape."""
-    return linear.clamp(0, 1).log2_().mul_(1 / GAMMA).exp2_()  # a third of the time of pow
+    return linear.clamp(0.0, 1.0).log2_().mul_(1 / GAMMA).exp2_()  # a third of the time of pow
 
 
 def decode(sdr: Tensor) -> Tensor:

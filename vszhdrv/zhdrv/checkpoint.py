@@ -55,7 +55,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = _data(save(plain))  # the header's content does not move a byte of the data: saved once to be digested
     ours = {_FORMAT_ENTRY: str(FORMAT), _DIGEST_ENTRY: _digest(data)}
-    _write(path, save(plain, metadata={**metadata, **ours}))
+    write_whole(path, save(plain, metadata={**metadata, **ours}))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -117,7 +117,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
     buffer = io.BytesIO()  # torch's own file writer turns a full disk into a RuntimeError
     torch.save({"format": FORMAT, "state": dict(state)}, buffer)
-    _write(path, buffer.getbuffer())
+    write_whole(path, buffer.getbuffer())
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -163,8 +163,8 @@ def _check(path: Path, metadata: Mapping[str, str], content: bytes) -> None:
         raise ValueError(f"{path} is damaged: its weights do not match their checksum")
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
-    """Make `path` hold `content`, or leave everything as it was and raise OSError."""
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Make `path` hold `content`, or leave everything as it was and raise OSError in one sentence."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
     try:
         try:

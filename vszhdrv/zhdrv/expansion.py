@@ -98,17 +98,16 @@ class Expander:
         foot, gap = RAMP_FOOT * self.white, GAP_BLOCKS * self.network.fold
 
         def picture(part: Part) -> Tensor:
-            return self._encoded(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
+            return self.encoded(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
 
         def lift(part: Part, stops: Tensor) -> None:
             source = linear[:, *part]
-            mask = clipping(self._encoded(source))
-            hdr[:, *part] = torch.maximum(source * torch.exp2(stops[0] * mask), source)
+            hdr[:, *part] = lifted(source, self.encoded(source), stops[0])
 
         self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], foot, gap))
         return hdr
 
-    def _encoded(self, linear: Tensor) -> Tensor:
+    def encoded(self, linear: Tensor) -> Tensor:
         """The working encoding, in which the source clips at 1."""
         return camera.encode(linear if self.white == 1 else linear / self.white)
 
@@ -128,10 +127,15 @@ class Expander:
             evaluate(self.network, picture, size, tile, take, wanted)
 
 
+def lifted(linear: Tensor, sdr: Tensor, stops: Tensor) -> Tensor:
+    """Linear light, made brighter by the predicted stops where its encoding `sdr` clips; never darker. Any shape."""
+    return torch.maximum(linear * torch.exp2(stops * clipping(sdr)), linear)
+
+
 def clipping(sdr: Tensor) -> Tensor:
     """How far each channel counts as clipped, 0 to 1: a ramp over its working value."""
     low, high = CLIP_RAMP
-    return ((sdr - low) / (high - low)).clamp(0, 1)
+    return ((sdr - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def exposures(predict: Predict, sdr: Tensor, n_exp_down: int, n_exp_up: int) -> dict[int, Tensor]:
@@ -146,11 +150,11 @@ def exposures(predict: Predict, sdr: Tensor, n_exp_down: int, n_exp_up: int) -> 
     x = sdr
     for k in range(1, n_exp_down + 1):
         delta = first if k == 1 else predict(x)
-        stack[-k] = x = (x * delta.clamp(min=camera.gain(-STEP_STOPS))).clamp(0, 1)
+        stack[-k] = x = (x * delta.clamp(min=camera.gain(-STEP_STOPS))).clamp(0.0, 1.0)
     x = sdr
     for k in range(1, n_exp_up + 1):
         delta = first if k == 1 else predict(x)
-        stack[k] = x = (x / (delta + EPSILON)).clamp(0, 1)
+        stack[k] = x = (x / (delta + EPSILON)).clamp(0.0, 1.0)
     return stack
 
 
@@ -297,6 +301,6 @@ def show(expander: Expander, sdr: Tensor) -> dict[str, npt.NDArray[np.uint8]]:
     """
     hdr = expander(camera.decode(sdr)[None])[0]
     shown = {name: camera.encode(hdr * 2.0**stops) for name, stops in (("m4", -4), ("m2", -2), ("p2", 2), ("p4", 4))}
-    delta = (shown["m2"] / (sdr + EPSILON)).clamp(0, 1)
+    delta = (shown["m2"] / (sdr + EPSILON)).clamp(0.0, 1.0)
     pictures = {"source": sdr, **shown, "delta": delta}
     return {name: (x * 255).round().byte().permute(1, 2, 0).numpy() for name, x in pictures.items()}

@@ -1,0 +1,77 @@
+"""A clip's expansion as an ONNX graph, for vs-mlrt (core.ov.Model, core.ort.Model) and whatever else runs ONNX.
+
+Apart from the core because nothing there needs ONNX: the packages onnx and onnxscript are the extra "export".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vszhdrv.zhdrv import checkpoint
+from vszhdrv.zhdrv.expansion import exposures, lifted, merge
+from vszhdrv.zhdrv.training import answer
+
+if TYPE_CHECKING:
+    from vszhdrv.zhdrv.expansion import Expander
+
+
+class _Graph(nn.Module):
+    """What Expander does to a whole frame: `(1, 3, height, width)` linear light to the same."""
+
+    def __init__(self, expander: Expander) -> None:
+        super().__init__()
+        self.expander = expander
+        self.network, self.config = expander.network.cpu(), expander.config
+
+    def forward(self, linear: Tensor) -> Tensor:
+        sdr = self.expander.encoded(linear)
+        if self.config.head == "stops":
+            return lifted(linear, sdr, answer(self.network, sdr))
+        stack = exposures(lambda x: answer(self.network, x), sdr, self.config.n_exp_down, self.config.n_exp_up)
+        return torch.maximum(merge(stack), linear)
+
+
+def check() -> None:
+    """Raises RuntimeError, in one sentence, where the packages that write ONNX are missing."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise RuntimeError(f"ONNX needs the package {' and '.join(missing)}: pip install 'vszhdrv[export]'")
+
+
+def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> None:
+    """Write what the expander does to a frame of this size, whole or not at all.
+
+    The graph has one input, `input`, and one output, `output`: (1, 3, height, width) float32 linear RGB, 1.0 = SDR
+    white, as core.zhdrv.Expand's own frames. It computes every pixel, whether it clips or not, and knows nothing of
+    overlays that Expand leaves as they are.
+
+    Raises RuntimeError where packages are missing, OSError where the file can't be written.
+    """
+    check()
+    heard = logging.getLogger("torch.onnx")
+    level = heard.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")  # about torchvision, which nothing here needs
+        heard.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                _Graph(expander).eval(),
+                (torch.rand(1, 3, height, width),),
+                input_names=["input"],
+                output_names=["output"],
+                dynamo=True,
+                verbose=False,
+            )
+        finally:
+            heard.setLevel(level)
+    assert program is not None
+    checkpoint.write_whole(path, program.model_proto.SerializeToString())
