@@ -226,7 +226,8 @@ class Job:
         """All that the network depends on.
 
         Threads, device and precision change the weights' bits but not what they are for: keyed by them, a laptop would
-        train again what the workstation has learned. They are in the weights' header.
+        train again what the workstation has learned, and processes pinned to different numbers of cores would expand
+        the chunks of one clip by different networks. They are in the weights' header.
         """
         return {
             "clip": self.digest,

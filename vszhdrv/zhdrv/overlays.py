@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from .camera import GAMMA, LUMA
 
@@ -204,7 +205,7 @@ class Overlays:
 
     @cached_property
     def _with_edges(self) -> NDArray[np.uint8]:
-        return _spread(self.logos, EDGE, np.maximum)
+        return _spread(self.logos, EDGE)
 
     def _kept(self, peak: Pixels, full: float, gamma: float = 1) -> Mask:
         """The pixels of a frame's logos and subtitles, with their edges, given its brightest channel.
@@ -221,7 +222,7 @@ class Overlays:
             margin = 2 * len(peak) // STROKE  # what decides about a pixel of the outermost rows
             above = max(top - margin, 0)
             letters = _strokes(peak[above : bottom + margin], full, len(peak), gamma)[top - above :][: bottom - top]
-            kept[top:bottom] |= _near(letters, EDGE)
+            kept[top:bottom] |= _spread(letters, EDGE)
         return kept
 
 
@@ -255,7 +256,7 @@ def _logos(pixels: Pixels, white: NDArray[np.floating[Any]]) -> NDArray[np.uint8
     rows, columns = np.nonzero(always)
     cells[rows // side, columns // side] = True
     for group in _connected(cells):
-        near = _near(group, 1)
+        near = _spread(group, 1)
         down, across = np.nonzero(near.any(axis=1))[0], np.nonzero(near.any(axis=0))[0]
         box = (
             slice(down[0] * side, min((down[-1] + 1) * side, height)),
@@ -279,8 +280,8 @@ def _on_the_film(pixels: Pixels, white: NDArray[np.floating[Any]], logo: Mask, a
     It is one if what is always white at `logo` has a sharp edge, and all around it moves: frames and masks of one box.
     """
     inner, outer = SHARPEST_BAND
-    band = _near(logo, outer) & ~_near(logo, inner - 1)
-    ring = around & ~_near(logo, outer + 1)
+    band = _spread(logo, outer) & ~_spread(logo, inner - 1)
+    ring = around & ~_spread(logo, outer + 1)
     if not band.any() or not ring.any():
         return None
     often = float(white[ring].mean())
@@ -320,8 +321,8 @@ def _strokes(peak: Pixels, full: float, height: int, gamma: float = 1) -> Mask:
     """
     white = peak >= WHITE**gamma * full
     radius = max(2, round(height / STROKE / 2))
-    thick = _near(~_near(~white, radius), radius)
-    beside = ~_near(white, 1)
+    thick = _spread(~_spread(~white, radius), radius)
+    beside = ~_spread(white, 1)
     near = max(3, round(height / NEAR))
     dark = _sums(beside & (peak <= DARK**gamma * full), near)
     strokes: Mask = white & ~thick & (dark > 0) & (dark >= DARK_SHARE * _sums(beside, near))
@@ -358,35 +359,20 @@ def _subtitles(lines: Sequence[_Line], frames: int, height: int) -> tuple[int, i
 
 def _connected(cells: Mask) -> Iterator[Mask]:
     """The groups of cells that touch, corners too."""
-    numbers = np.where(cells, np.arange(1, cells.size + 1).reshape(cells.shape), 0)
-    while True:
-        grown = np.where(cells, _spread(numbers, 1, np.maximum), 0)
-        if np.array_equal(grown, numbers):
-            break
-        numbers = grown
-    for number in np.unique(numbers[cells]):
+    numbers, count = ndimage.label(cells, np.ones((3, 3)))
+    for number in range(1, count + 1):
         yield numbers == number
 
 
-def _sums(mask: Mask, by: int) -> NDArray[np.uint16]:
+def _sums(mask: Mask, by: int) -> NDArray[np.int32]:
     """How many pixels are set in the square of `by` pixels to every side."""
-    return _spread(mask.astype(np.uint16), by, np.add)
+    ones = np.ones(2 * by + 1, np.int32)
+    rows = ndimage.convolve1d(mask.astype(np.int32), ones, axis=0, mode="constant")
+    sums: NDArray[np.int32] = ndimage.convolve1d(rows, ones, axis=1, mode="constant")
+    return sums
 
 
-def _near(mask: Mask, by: int) -> Mask:
-    """What lies in the square of `by` pixels to every side of a pixel that is set."""
-    return _spread(mask, by, np.logical_or)
-
-
-def _spread[T: np.generic](values: NDArray[T], by: int, combine: np.ufunc) -> NDArray[T]:
-    """All values in the square of `by` pixels to every side, combined; outside there are zeros."""
-    for axis in (0, 1):
-        padded = np.pad(values, [(by, by) if axis == each else (0, 0) for each in (0, 1)])
-        shifted = [
-            padded[start : start + len(values)] if axis == 0 else padded[:, start : start + values.shape[1]]
-            for start in range(2 * by + 1)
-        ]
-        values = shifted[0].copy()
-        for each in shifted[1:]:
-            combine(values, each, out=values)
-    return values
+def _spread[T: np.generic](values: NDArray[T], by: int) -> NDArray[T]:
+    """The highest value in the square of `by` pixels to every side: of a mask, what is near a pixel that is set."""
+    spread: NDArray[T] = ndimage.maximum_filter(values, size=2 * by + 1, mode="constant")
+    return spread
