@@ -24,7 +24,7 @@ from vszhdrv.store import Slot, Store
 from vszhdrv.store import folder as store_folder
 from vszhdrv.store import key as store_key
 from vszhdrv.zhdrv import checkpoint
-from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.config import RECIPE, Config
 
 from . import frames, lazy
 from .lazy import Reading
@@ -235,6 +235,7 @@ class Job:
             **({} if self.train_range is None else {"train_range": self.train_range}),
             "colour": vars(self.colour),
             "settings": self.config.training_settings(),
+            "recipe": RECIPE,
             "format": checkpoint.FORMAT,
         }
 

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
+RECIPE = 1
+"""Version of all that makes a training what it is, beside the settings: raised with every change after which the same
+clip and settings give other weights, so that networks trained before are not taken for those of now."""
 FOLD_PIXELS = 512 * 1024
 """Frame size that the fast preset's block of pixels is meant for; at four times as many it is twice as wide."""
 STEP_STOPS = 2.0
