@@ -253,7 +253,7 @@ def paper(options: argparse.Namespace) -> list[Row]:
     return expand(options, "paper")
 
 
-def multiply_adds(network: nn.Module, run: Callable[[], Any]) -> tuple[float, list[tuple[Any, ...]]]:
+def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[Any, ...]]]:
     """Multiply-adds of the convolutions that `run` runs, and their shapes."""
     total, shapes = 0.0, []
     original = F.conv2d
@@ -265,32 +265,11 @@ def multiply_adds(network: nn.Module, run: Callable[[], Any]) -> tuple[float, li
         shapes.append((tuple(x.shape), tuple(weight.shape)))
         return out
 
-    F.conv2d = counted
-    hooks = [
-        module.register_forward_hook(
-            lambda module, inputs, out: shapes.append(
-                (
-                    tuple(inputs[0].shape),
-                    tuple(
-                        module.weight.shape,
-                    ),
-                )
-            )
-        )
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
+    F.conv2d = counted  # nn.Conv2d calls it, too
     try:
         run()
     finally:
         F.conv2d = original
-        for hook in hooks:
-            hook.remove()
-    total += sum(
-        x[0] * weight[0] * weight[1] * weight[2] * weight[3] * x[2] * x[3]
-        for x, weight in shapes
-        if weight[2] == weight[3]
-    )
     return total, shapes
 
 
@@ -311,7 +290,7 @@ def peak(options: argparse.Namespace) -> list[Row]:
             synchronized(device)
         return 1
 
-    adds, shapes = multiply_adds(network, lambda: whole())
+    adds, shapes = multiply_adds(whole)
     cases: dict[str, Callable[[], int]] = {"the network": whole}
     work = {"the network": adds}
     for seen, kernel in sorted(set(shapes)):

@@ -46,7 +46,7 @@ def test_figures_as_a_table_and_as_json(tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_networks_multiply_adds_are_counted() -> None:
     """By hand: 16 blocks of 2x2 pixels, widths 4 and 8."""
     network = new_network((4, 8), "stops", 2, 0)
-    adds, _ = benchmark.multiply_adds(network, lambda: network(torch.rand(1, 3, 8, 8)))
+    adds, _ = benchmark.multiply_adds(lambda: network(torch.rand(1, 3, 8, 8)))
     fine = 16 * 9 * 4 * 24
     coarse = 4 * 9 * 8 * 4 + 4 * 9 * 4 * 8
     assert adds == fine + coarse + 16 * 9 * 4 * 8 + 16 * 4 * 12
