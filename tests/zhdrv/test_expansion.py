@@ -256,6 +256,30 @@ def test_the_presets_own_networks_show_no_seams(preset: str) -> None:
     assert torch.allclose(parts, whole, rtol=1e-4)
 
 
+def test_only_running_out_of_memory_halves_the_tiles_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expand = expander("fast")
+    linear = highlights(131, 277, [(0, 0), (125, 270)])[None]
+    expected = expand(linear)
+    coarse = UNet.coarse
+
+    def short(network: UNet, fine: Tensor) -> Tensor:
+        if fine.shape[-1] > 100:
+            raise torch.OutOfMemoryError("no")
+        return coarse(network, fine)
+
+    monkeypatch.setattr(UNet, "coarse", short)
+    assert torch.allclose(expand(linear), expected, rtol=1e-4)
+    assert caplog.messages[0] == "cpu is out of memory: going on in tiles of 144x72"
+    said = len(caplog.messages)
+    expand(linear)
+    assert len(caplog.messages) == said  # the tiles stay as they are
+    monkeypatch.setattr(UNet, "coarse", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("never")))
+    with pytest.raises(torch.OutOfMemoryError):
+        expand(linear)
+
+
 def test_a_tile_is_made_whole_strides_of_the_network() -> None:
     config = Config.from_preset("fast").for_size(3840, 2160)
     network = new_network((4,) * len(config.widths), config.head, config.fold, 0)

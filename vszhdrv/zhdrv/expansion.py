@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,6 +32,8 @@ BAND_BLOCKS = 32
 """The decoder's finest level is computed in bands of this many rows of blocks, an even number."""
 GAP_BLOCKS = 32
 """Columns of blocks that need no answer are computed all the same where no more lie between others."""
+
+logger = logging.getLogger(__name__)
 
 Predict = Callable[[Tensor], Tensor]
 Part = tuple[slice, slice]
@@ -123,8 +126,16 @@ class Expander:
 
     def _evaluate(self, picture: Picture, size: Sequence[int], take: Take, wanted: Wanted | None = None) -> None:
         tile = self.tile or default_tile(size[0], size[1], self.network)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            evaluate(self.network, picture, size, tile, take, wanted)
+        while True:
+            try:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    return evaluate(self.network, picture, size, tile, take, wanted)
+            except torch.OutOfMemoryError:
+                smaller = whole_strides(min(tile[0], size[0]) // 2, min(tile[1], size[1]) // 2, self.network)
+                if smaller == tile:
+                    raise
+                logger.warning(f"{self.device} is out of memory: going on in tiles of {smaller[1]}x{smaller[0]}")
+                tile = self.tile = smaller
 
 
 def lifted(linear: Tensor, sdr: Tensor, stops: Tensor) -> Tensor:

@@ -1,0 +1,502 @@
+# /// script
+# requires-python = ">=3.12"
+# dependencies = ["numpy", "torch", "vapoursynth-mlrt-ort", "vapoursynth-mlrt-ov", "vszhdrv[export]"]
+#
+# [tool.uv.sources]
+# vszhdrv = { path = "..", editable = true }
+# ///
+"""How fast the method is, beside what it replaces: the only place that figures about speed come from.
+
+    uv run scripts/benchmark.py                      all of them, on the fastest device
+    uv run scripts/benchmark.py expand train         some of them
+    uv run scripts/benchmark.py expand --size 1920x1080 --json speed.json
+
+    expand   a frame through VapourSynth: Expand, the same as ONNX in vs-mlrt (processor), `baseline`, a mere copy
+    paper    the same with the paper preset's network
+    peak     the network's multiply-adds a second, of the largest rate of any one convolution of its shapes
+    train    a training step of fast, paper and `baseline`, and the whole training it makes
+    memory   what a process takes above its imports while it expands a frame of --size
+    pixels   a frame's time against its size
+    length   a frame's time, and the time until the clip is there, against the clip's length
+    load     vapoursynth's start with the plugin, and Expand's on a clip whose network is known
+
+`baseline` is the paper's recipe as its authors run it: width 64, float32, batch 1, every step of either direction
+evaluated by itself, merged in NumPy's float64 with sRGB decoded value by value. Frames are those of the example clip,
+scaled. What is compared runs in turns, and each figure is the median of --rounds such turns: wall time, and, on a
+processor that others use too, the more telling time of all processors together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import vapoursynth as vs
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import vszhdrv
+from vszhdrv.export import write_onnx
+from vszhdrv.plugin import frames
+from vszhdrv.zhdrv import hardware, sampling, training
+from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.expansion import Expander
+from vszhdrv.zhdrv.network import new_network
+
+CLIP = Path(__file__).parents[1] / "examples" / "room.mp4"
+HELD = 3
+"""Different frames that a benchmark's clip repeats: decoding is not what is measured."""
+Row = dict[str, Any]
+
+
+# The baseline ---------------------------------------------------------------------------------------------------------
+
+LUMA = torch.tensor((0.213, 0.715, 0.072))[:, None, None]
+EPSILON = 0.25 / 255
+
+
+class Pool(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.rand(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a * F.max_pool2d(x, 2) + (1 - self.a) * F.avg_pool2d(x, 2)
+
+
+class Baseline(nn.Module):
+    """The paper's U-Net and its expansion, as plainly as they are described."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (64, 128, 256, 512)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip((3, *widths), widths, strict=False))
+        self.pools = nn.ModuleList(Pool() for _ in widths[1:])
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in ((512, 256), (512, 128), (256, 64)))
+        self.head = nn.Sequential(nn.Conv2d(128, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 3, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = [F.relu(self.down[0](x))]
+        for pool, convolution in zip(self.pools, self.down[1:], strict=True):
+            levels.append(F.relu(convolution(pool(levels[-1]))))
+        x = levels.pop()
+        for convolution in self.up:
+            x = F.interpolate(F.relu(convolution(x)), scale_factor=2, mode="bilinear")
+            x = torch.cat((x, levels.pop()), 1)
+        return self.head(x)
+
+    def expand(self, sdr: Tensor) -> np.ndarray:
+        """(1, 3, height, width) display-encoded to (height, width, 3) linear."""
+        height, width = sdr.shape[-2:]
+        x = F.pad(sdr, (0, -width % 8, 0, -height % 8))
+        stack = {0: x}
+        for k in (-1, -2):
+            stack[k] = (stack[k + 1] * self(stack[k + 1]).clamp(min=2 ** (-2 / 2.2))).clamp(0, 1)
+        for k in (1, 2):
+            stack[k] = (stack[k - 1] / (self(stack[k - 1]) + EPSILON)).clamp(0, 1)
+        return merge({k: v[0, :, :height, :width].detach().permute(1, 2, 0).cpu().numpy() for k, v in stack.items()})
+
+
+def srgb(value: float) -> float:
+    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+
+def merge(stack: dict[int, np.ndarray]) -> np.ndarray:
+    top = bottom = 0.0
+    for k, x in stack.items():
+        x = x.astype(np.float64)
+        luminance = x @ np.array((0.213, 0.715, 0.072))
+        weight = 1 - (2 * luminance - 1) ** 12
+        if k == min(stack) and (luminance > 0.9).any():
+            weight = luminance
+        if k == max(stack) and (luminance < 0.1).any():
+            weight = 1 - luminance
+        linear = np.vectorize(srgb)(x)
+        top = top + weight[..., None] * (np.log(linear + 1 / 65535) - np.log(4.0**k))
+        bottom = bottom + weight[..., None]
+    return np.exp(top / bottom)
+
+
+def l1_cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().mean() + 5 * (1 - F.cosine_similarity(a, b, dim=1).mean())
+
+
+def shift(x: Tensor, stops: float) -> Tensor:
+    return ((x * 2 ** (stops / 2.2)).clamp(0, 1) * 255).round() / 255
+
+
+def baseline_step(network: Baseline, optimizer: torch.optim.Optimizer, pair: Tensor) -> None:
+    """One step on a frame and its successor, (2, 3, height, width) display-encoded."""
+    jitter = float(np.random.default_rng().uniform(0, 0.25))
+    (o, o2), (f, f2) = shift(pair, jitter).split(1), shift(pair, jitter + 2).split(1)
+    delta, delta2 = network(f), network(f2)
+    loss = 4 * F.mse_loss(delta, o / (f + EPSILON)) + l1_cosine(delta * f, o)
+    loss = loss + 0.5 * l1_cosine((o / (delta + EPSILON)).clamp(0, 1), f)
+    loss = 0.05 * loss + 0.95 * F.mse_loss(o2 - o, delta2 * f2 - delta * f)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    loss.item()
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+def measured(cases: dict[str, Callable[[], int]], rounds: int) -> list[Row]:
+    """Milliseconds of each case for one of what it does: it returns how many that were. Cases run in turns."""
+    wall: dict[str, list[float]] = {name: [] for name in cases}
+    processors: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(rounds + 1):
+        for name, run in cases.items():
+            started, used = time.perf_counter(), time.process_time()
+            count = run()
+            if turn:  # the first pays for memory and kernels
+                wall[name].append(1e3 * (time.perf_counter() - started) / count)
+                processors[name].append(1e3 * (time.process_time() - used) / count)
+    return [
+        {"case": name, "ms": statistics.median(wall[name]), "cpu ms": statistics.median(processors[name])}
+        for name in cases
+    ]
+
+
+def synchronized(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def repeated(width: int, height: int, length: int) -> vs.VideoNode:
+    """The example clip's frames at this size, 8-bit 4:2:0, without the cost of reading them."""
+    clip = vs.core.bs.VideoSource(str(CLIP), cachemode=0).resize.Bicubic(width, height)
+    step = clip.num_frames // HELD
+    held = [clip.get_frame(n * step) for n in range(HELD)]
+    blank = clip.std.BlankClip(length=length, keep=True)
+    return blank.std.ModifyFrame(blank, lambda n, f: held[n % HELD])
+
+
+def network_of(preset: str, width: int, height: int, device: torch.device) -> Expander:
+    config = Config.from_preset(preset).for_size(width, height)
+    network = new_network(config.widths, config.head, config.fold, 0)
+    return Expander(network, config, device, hardware.choose_precision("auto", device))
+
+
+def job_of(clip: vs.VideoNode, expander: Expander) -> vs.VideoNode:
+    """The clip that expands by this network: what core.zhdrv.Expand returns once it has learned."""
+    colour = frames.resolve_colour(clip, warn=lambda _: None)
+    return frames.on_request(frames.to_linear(clip, colour), expander.expand)
+
+
+def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
+    """Requests the next `count` frames, as many at once as VapourSynth likes."""
+    ahead: Iterator[int] = iter(range(0, clip.num_frames - count, count))
+
+    def run() -> int:
+        first = next(ahead)
+        for _ in clip[first : first + count].frames(close=True):
+            pass
+        return count
+
+    return run
+
+
+# The benchmarks -------------------------------------------------------------------------------------------------------
+
+
+def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
+    width, height = options.size
+    device, count = options.device, max(2, round(options.seconds * 4e6 / (width * height)))
+    clip = repeated(width, height, 10_000_000)
+    expander = network_of(preset, width, height, device)
+    linear = frames.to_linear(clip, frames.resolve_colour(clip, warn=lambda _: None))
+    cases = {
+        "Expand": through(job_of(clip, expander), count),
+        "copy": through(frames.on_request(linear, lambda pixels: pixels), count),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        if device.type == "cpu":
+            write_onnx(expander, path, width=width, height=height)
+            for name in ("ov", "ort"):
+                for streams in (1, 2):
+                    model = getattr(vs.core, name).Model(linear, str(path), num_streams=streams)
+                    cases[f"vs-mlrt {name}, {streams} streams"] = through(model, count)
+        if width * height <= 640 * 360 or device.type != "cpu":
+            network = Baseline().to(device)
+            with frames.to_encoded(clip, frames.resolve_colour(clip, warn=lambda _: None)).get_frame(0) as frame:
+                sdr = torch.from_numpy(np.stack(frames.planes_of(frame)))[None].to(device) / 255
+
+            def run() -> int:
+                network.expand(sdr)
+                return 1
+
+            cases["baseline"] = run
+        rows = measured(cases, options.rounds)
+    ours = rows[0]
+    return [
+        {**row, "of Expand": row["ms"] / ours["ms"], "of Expand, cpu": row["cpu ms"] / ours["cpu ms"]} for row in rows
+    ]
+
+
+def paper(options: argparse.Namespace) -> list[Row]:
+    return expand(options, "paper")
+
+
+def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[Any, ...]]]:
+    """Multiply-adds of the convolutions that `run` runs, and their shapes."""
+    total, shapes = 0.0, []
+    original = F.conv2d
+
+    def counted(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        nonlocal total
+        out = original(x, weight, bias, *args, **kwargs)
+        total += out.numel() * weight[0].numel()
+        shapes.append((tuple(x.shape), tuple(weight.shape)))
+        return out
+
+    F.conv2d = counted  # nn.Conv2d calls it, too
+    try:
+        run()
+    finally:
+        F.conv2d = original
+    return total, shapes
+
+
+def peak(options: argparse.Namespace) -> list[Row]:
+    """Of the network alone, every pixel computed."""
+    width, height = options.size
+    device = options.device
+    expander = network_of("fast", width, height, device)
+    network = expander.network
+    multiple = network.multiple
+    x = torch.rand(1, 3, -(-height // multiple) * multiple, -(-width // multiple) * multiple, device=device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    dtype = torch.bfloat16 if expander.precision == "bf16" else torch.float32
+
+    def whole() -> int:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            network(x)
+            synchronized(device)
+        return 1
+
+    adds, shapes = multiply_adds(whole)
+    cases: dict[str, Callable[[], int]] = {"the network": whole}
+    work = {"the network": adds}
+    for seen, kernel in sorted(set(shapes)):
+        if kernel[2] != kernel[3]:
+            continue
+        picture = torch.rand(seen, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        weight = torch.rand(kernel, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+        def alone(picture: Tensor = picture, weight: Tensor = weight) -> int:
+            with torch.inference_mode():
+                F.conv2d(picture, weight, padding=weight.shape[-1] // 2)
+                synchronized(device)
+            return 1
+
+        name = f"{kernel[1]} to {kernel[0]} channels, {kernel[2]}x{kernel[3]}, {seen[3]}x{seen[2]}"
+        cases[name] = alone
+        work[name] = float(np.prod(kernel)) * seen[2] * seen[3]
+    rows = measured(cases, options.rounds)
+    for row in rows:
+        row["Gmac/s"] = work[row["case"]] / row["ms"] / 1e6
+    best = max(row["Gmac/s"] for row in rows[1:])
+    return [{**row, "of the best": row["Gmac/s"] / best} for row in rows]
+
+
+def train(options: argparse.Namespace) -> list[Row]:
+    width, height = options.size
+    clip = repeated(width, height, HELD)
+    encoded = frames.to_encoded(clip, frames.resolve_colour(clip, warn=lambda _: None))
+    pixels = torch.from_numpy(np.stack([np.stack(frames.planes_of(frame)) for frame in encoded.frames()]))
+    material = sampling.Frames(pixels, tuple((n, (n + 1) % HELD) for n in range(HELD)))
+    device = options.device
+    precision = hardware.choose_precision("auto", device)
+    cases: dict[str, Callable[[], int]] = {}
+    steps: dict[str, int] = {}
+    for preset in ("fast", "paper"):
+        config = replace(Config.from_preset(preset).for_size(width, height), epochs=100_000)
+        running = training.train(material, config, device, precision)
+
+        def some(running: Iterator[Any] = running, count: int = 5 if preset == "fast" else 1) -> int:
+            for _ in range(count):
+                next(running)
+            synchronized(device)
+            return count
+
+        cases[preset] = some
+    fast, whole = Config.from_preset("fast"), Config.from_preset("paper")
+    steps["fast"] = fast.epochs * (fast.steps_per_epoch or 0)
+    drawn = sampling.frames_to_draw(options.frames, whole)
+    repeats = max(1, round(height * width / sampling.CROPS_AREA))
+    steps["paper"] = steps["baseline"] = whole.epochs * drawn * sampling.TRANSFORMS * repeats
+    network = Baseline().to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    pair = (pixels[:2, :, : min(height, 320) // 8 * 8, : min(width, 320) // 8 * 8].float() / 255).to(device)
+
+    def run() -> int:
+        baseline_step(network, optimizer, pair)
+        synchronized(device)
+        return 1
+
+    cases["baseline"] = run
+    rows = measured(cases, options.rounds)
+    for row in rows:
+        row["steps"] = steps[row["case"]]
+        row["whole training, s"] = row["ms"] / 1e3 * row["steps"]
+    last = rows[-1]["whole training, s"]
+    return [{**row, "times faster than baseline": last / row["whole training, s"]} for row in rows]
+
+
+def memory(options: argparse.Namespace) -> list[Row]:
+    rows = []
+    for width, height in (options.size, *((7680, 4320),) * (options.size == (3840, 2160))):
+        code = f"import benchmark; benchmark.take_memory({width}, {height}, {str(options.device)!r})"
+        out = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, check=True)
+        rows.append({"case": f"{width}x{height}", "MiB over the imports": float(out.stdout.split()[-1])})
+    return rows
+
+
+def take_memory(width: int, height: int, device: str) -> None:
+    """In a process of its own: the peak of its memory over what it had after its imports, in MiB."""
+    expander = network_of("fast", width, height, torch.device(device))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    clip = job_of(repeated(width, height, 8), expander)
+    for _ in clip.frames(close=True):
+        pass
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def pixels(options: argparse.Namespace) -> list[Row]:
+    rows = []
+    for width, height in ((416, 240), (960, 540), (1920, 1080), (3840, 2160), (7680, 4320)):
+        clip = repeated(width, height, 10_000)
+        count = max(2, round(options.seconds * 4e6 / (width * height)))
+        (row,) = measured(
+            {f"{width}x{height}": through(job_of(clip, network_of("fast", width, height, options.device)), count)},
+            max(1, options.rounds // 2),
+        )
+        megapixels = width * height / 1e6
+        rows.append({**row, "ms a megapixel": row["ms"] / megapixels, "cpu ms a megapixel": row["cpu ms"] / megapixels})
+    return rows
+
+
+def length(options: argparse.Namespace) -> list[Row]:
+    rows = []
+    expander = network_of("fast", *options.size, options.device)
+    for frames_of_clip in (50, 500, 5_000, 50_000):
+        clip = repeated(*options.size, frames_of_clip)
+        started = time.perf_counter()
+        expanded = job_of(clip, expander)
+        there = 1e3 * (time.perf_counter() - started)
+        count = min(10, frames_of_clip // (options.rounds + 2))
+        (row,) = measured({f"{frames_of_clip} frames": through(expanded, count)}, options.rounds)
+        rows.append({**row, "ms until the clip is there": there})
+    return rows
+
+
+def load(options: argparse.Namespace) -> list[Row]:
+    """Processes of their own: the plugin's share in the start, and a call that finds its network."""
+    (library,) = {plugin.plugin_path for plugin in vs.core.plugins() if plugin.namespace == "zhdrv"}
+    with tempfile.TemporaryDirectory() as folder:
+        script = (
+            "import sys, time, vapoursynth as vs\n"
+            f"clip = vs.core.bs.VideoSource({str(CLIP)!r}, cachemode=0)\n"
+            "t = time.perf_counter()\n"
+            f"vs.core.zhdrv.Expand(clip, epochs=1, device='cpu', cache={folder!r})\n"
+            "print(time.perf_counter() - t, 'torch' in sys.modules)\n"
+        )
+
+        def run(code: str) -> list[str]:
+            out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+            return out.stdout.split()
+
+        loads, calls = [], []
+        run(script)
+        for _ in range(options.rounds):
+            copied = Path(folder) / Path(library).name
+            copied.write_bytes(Path(library).read_bytes())
+            with_it = (
+                "import ctypes, time; t = time.perf_counter(); "
+                f"ctypes.CDLL({str(copied)!r}); print(time.perf_counter() - t)"
+            )
+            loads.append(1e3 * float(run(with_it)[0]))
+            seconds, torch_there = run(script)
+            calls.append(1e3 * float(seconds))
+            assert torch_there == "False"
+    return [
+        {"case": "loading the library", "ms": statistics.median(loads)},
+        {"case": "Expand, network known, torch not imported", "ms": statistics.median(calls)},
+    ]
+
+
+BENCHMARKS = {function.__name__: function for function in (expand, paper, peak, train, memory, pixels, length, load)}
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+def machine(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
+    threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
+    precision = hardware.choose_precision("auto", device)
+    return f"{name} {capability}, {threads}{precision}, torch {torch.__version__}, vszhdrv {vszhdrv.__version__}"
+
+
+def table(rows: list[Row]) -> str:
+    names = list(rows[0])
+
+    def cell(value: Any) -> str:
+        return (
+            f"{value:.3g}"
+            if isinstance(value, float) and value < 100
+            else f"{value:.0f}"
+            if isinstance(value, float)
+            else str(value)
+        )
+
+    lines = [names, ["---"] * len(names), *([cell(row[name]) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 16):
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT, 16x16 or more, not {text!r}")
+    return int(width), int(height)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmarks", nargs="*", choices=[[], *BENCHMARKS], metavar="BENCHMARK")
+    parser.add_argument("--size", type=size, default=(448, 256), help="of the frames (448x256)")
+    parser.add_argument("--device", type=hardware.choose_device, default="auto")
+    parser.add_argument("--rounds", type=int, default=5, help="turns to take the median of (5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="about how long a turn takes (1)")
+    parser.add_argument("--frames", type=int, default=48, help="length of the clip whose training is extrapolated (48)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args(argv)
+    print(machine(options.device), f"\n{options.size[0]}x{options.size[1]}\n")
+    results = {}
+    for name in options.benchmarks or BENCHMARKS:
+        results[name] = BENCHMARKS[name](options)
+        print(f"{name}\n\n{table(results[name])}\n", flush=True)
+    if options.json:
+        about = {"machine": machine(options.device), "size": options.size}
+        options.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The benchmark runs, on tiny sizes, and its baseline is the paper's recipe."""
+
+import argparse
+import json
+from pathlib import Path
+
+import benchmark
+import numpy as np
+import pytest
+import torch
+
+from vszhdrv.zhdrv import camera, expansion
+from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.network import new_network
+
+
+def test_the_baseline_has_the_papers_network() -> None:
+    paper = Config.from_preset("paper")
+    ours = new_network(paper.widths, paper.head, paper.fold, 0)
+    count = sum(parameter.numel() for parameter in benchmark.Baseline().parameters())
+    assert count == sum(parameter.numel() for parameter in ours.parameters())
+
+
+def test_the_baselines_merge_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "srgb", lambda value: value**camera.GAMMA)
+    generator = torch.Generator().manual_seed(0)
+    stack = {k: torch.rand(1, 3, 6, 8, generator=generator) for k in (-1, 0, 1)}
+    plain = benchmark.merge({k: x[0].permute(1, 2, 0).numpy() for k, x in stack.items()})
+    ours = expansion.merge(stack)[0].permute(1, 2, 0).numpy()
+    assert np.allclose(plain, ours, rtol=1e-3, atol=1e-5)
+
+
+def test_figures_as_a_table_and_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "speed.json"
+    arguments = ["train", "peak", "--size", "64x64", "--device", "cpu", "--rounds", "1", "--json", str(path)]
+    benchmark.main(arguments)
+    results = json.loads(path.read_text())["results"]
+    assert [row["case"] for row in results["train"]] == ["fast", "paper", "baseline"]
+    assert all(row["ms"] > 0 and row["cpu ms"] > 0 for row in results["train"])
+    assert results["train"][0]["steps"] < results["train"][1]["steps"] == results["train"][2]["steps"]
+    network, *convolutions = results["peak"]
+    assert network["of the best"] < 1.5 and max(row["of the best"] for row in convolutions) == 1
+    assert "| case | ms | cpu ms |" in capsys.readouterr().out
+
+
+def test_the_networks_multiply_adds_are_counted() -> None:
+    """By hand: 16 blocks of 2x2 pixels, widths 4 and 8."""
+    network = new_network((4, 8), "stops", 2, 0)
+    adds, _ = benchmark.multiply_adds(lambda: network(torch.rand(1, 3, 8, 8)))
+    fine = 16 * 9 * 4 * 24
+    coarse = 4 * 9 * 8 * 4 + 4 * 9 * 4 * 8
+    assert adds == fine + coarse + 16 * 9 * 4 * 8 + 16 * 4 * 12
+
+
+def test_sizes() -> None:
+    assert benchmark.size("448x256") == (448, 256)
+    with pytest.raises(argparse.ArgumentTypeError, match="must be WIDTHxHEIGHT, 16x16 or more, not '4x4'"):
+        benchmark.size("4x4")

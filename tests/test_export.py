@@ -1,0 +1,56 @@
+"""The expansion as ONNX: what vs-mlrt computes from it is what Expand computes."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import vapoursynth as vs
+
+from vszhdrv import export
+from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.expansion import Expander
+from vszhdrv.zhdrv.network import new_network
+
+WIDTH, HEIGHT = 50, 38
+"""No multiple of the networks' strides."""
+
+
+def small(preset: str) -> Expander:
+    config = replace(Config.from_preset(preset), widths=(4, 8, 8))
+    return Expander(new_network(config.widths, config.head, config.fold, 3), config, torch.device("cpu"), "fp32")
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_vs_mlrt_computes_what_expand_does(preset: str, tmp_path: Path) -> None:
+    backends = [getattr(vs.core, name) for name in ("ov", "ort") if hasattr(vs.core, name)]
+    if not backends:
+        pytest.skip("needs vapoursynth-mlrt-ov or vapoursynth-mlrt-ort")
+    expander = small(preset)
+    export.write_onnx(expander, tmp_path / "network.onnx", width=WIDTH, height=HEIGHT)
+    linear = np.random.default_rng(0).random((3, HEIGHT, WIDTH), np.float32) * np.float32(1.2)
+    blank = vs.core.std.BlankClip(format=vs.RGBS, width=WIDTH, height=HEIGHT, length=1)
+
+    def fill(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        copy = f.copy()
+        for plane in range(3):
+            np.asarray(copy[plane])[:] = linear[plane]
+        return copy
+
+    clip = blank.std.ModifyFrame(blank, fill)
+    expected = expander.expand(linear)
+    for backend in backends:
+        with backend.Model(clip, str(tmp_path / "network.onnx")).get_frame(0) as frame:
+            hdr = np.stack([np.asarray(frame[plane]) for plane in range(3)])
+        assert np.allclose(hdr, expected, rtol=1e-3, atol=1e-4)
+    assert (expected > linear).any()
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else found(name))
+    with pytest.raises(RuntimeError, match=r"^ONNX needs the package onnxscript: pip install 'vszhdrv\[export\]'$"):
+        export.write_onnx(small("fast"), tmp_path / "network.onnx", width=WIDTH, height=HEIGHT)
+    assert not list(tmp_path.iterdir())
