@@ -252,3 +252,18 @@ def test_deeper_frames_are_trained_on_at_their_depth() -> None:
     deep = sampling.Frames((shallow.pixels.to(torch.int32) * 257).to(torch.uint16), shallow.pairs)
     eight, sixteen = (trained(FAST, frames).weights for frames in (shallow, deep))
     assert all(torch.allclose(eight[name], sixteen[name], atol=1e-4) for name in eight)
+
+
+def test_a_gradient_is_cut_to_the_norm_that_the_settings_allow() -> None:
+    def norms(config: Config) -> list[float]:
+        return [
+            torch.nn.utils.get_total_norm([p.grad for p in progress.network.parameters() if p.grad is not None]).item()
+            for progress in train(panning(), config, CPU, "fp32")
+        ]
+
+    free = norms(replace(FAST, max_gradient=None))
+    bound = sorted(free)[len(free) // 2]
+    cut = norms(replace(FAST, max_gradient=bound))
+    assert max(free) > bound * 1.01
+    assert max(cut) <= bound * 1.0001
+    assert FAST.max_gradient is not None and PAPER.max_gradient is None

@@ -45,6 +45,9 @@ class Config:
     fold: int
     """Side in pixels of the blocks that the network's finest level sees as one, for frames of up to a megapixel."""
     schedule: Literal["plateau", "one-cycle"]
+    max_gradient: float | None
+    """Norm to which a step's gradient is cut; None: it is not cut. Crops that have little in common now and then give
+    gradients a hundred times the usual, after one of which a network at a high rate may never answer again."""
     steps_per_epoch: int | None
     """None: an epoch visits every drawn frame under each of the seven transforms."""
     batch: int
@@ -122,6 +125,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "head": "ratio",
         "fold": 1,
         "schedule": "plateau",
+        "max_gradient": None,
         "steps_per_epoch": None,
         "batch": 1,
         "crop": 320,
@@ -131,12 +135,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Sized so that a person waits a minute on two cores: docs/quality.md has the tries behind each value.
     "fast": {
         "epochs": 32,
-        "lr": 4e-3,
+        "lr": 3e-3,
         "alpha": 0.0,
         "widths": (16, 32, 48, 64, 64),
         "head": "stops",
         "fold": 2,
         "schedule": "one-cycle",
+        "max_gradient": 0.2,
         "steps_per_epoch": 50,
         "batch": 4,
         "crop": 128,

@@ -125,6 +125,8 @@ def train(
             total.backward()  # type: ignore[no-untyped-call]
             if team is not None:
                 team.add_up(network)
+            if config.max_gradient is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_gradient)
             lr = optimizer.param_groups[0]["lr"]
             progress.settled = False
             optimizer.step()
