@@ -75,8 +75,8 @@ def test_where_the_source_clips_too_too_little_is_wrong_and_more_is_guessed() ->
 
     likeliest = 2 + losses.EXCESS_STOPS
     assert loss(likeliest) == pytest.approx(0, abs=1e-6)
-    assert loss(likeliest + 1) == pytest.approx(losses.EXCESS_WEIGHT * linear(1))
-    assert loss(likeliest - 1) == pytest.approx(losses.EXCESS_WEIGHT * linear(1))
+    assert loss(likeliest + 0.5) == pytest.approx(losses.EXCESS_WEIGHT * linear(0.5))
+    assert loss(likeliest - 0.5) == pytest.approx(losses.EXCESS_WEIGHT * linear(0.5))
     assert loss(1.0) == pytest.approx(linear(1) + losses.EXCESS_WEIGHT * linear(losses.EXCESS_STOPS + 1))
 
 
