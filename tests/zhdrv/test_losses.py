@@ -104,3 +104,26 @@ def test_each_picture_of_a_batch_has_its_own_shift() -> None:
     both = torch.cat((grey(HALF_A_STOP_UNDER_WHITE),) * 2)
     assert losses.censored(stops, both, torch.ones_like(both), shifts) == pytest.approx(0, abs=1e-6)
     assert losses.censored(stops, both, torch.ones_like(both), shifts.flip(0)) > 0.1
+
+
+def test_an_error_that_stays_the_same_from_frame_to_frame_is_steady() -> None:
+    shifts = torch.full((2, 1, 1, 1), 2.0)
+    sdr, f = torch.cat((grey(HALF_A_STOP_UNDER_WHITE),) * 2), torch.ones(2, *grey(1.0).shape[1:])
+
+    def loss(before: float, after: float) -> float:
+        return losses.steady(torch.cat((grey(before), grey(after))), sdr, f, shifts).item()
+
+    assert loss(1.5, 1.5) == loss(2.5, 2.5) == 0
+    assert loss(1.5, 2.5) == pytest.approx(losses.KNEE_STOPS * (1 - losses.KNEE_STOPS / 2))
+    brighter = torch.cat((grey(HALF_A_STOP_UNDER_WHITE), grey(1.0 / 1.001)))  # half a stop more light, and told so
+    assert losses.steady(torch.cat((grey(1.5), grey(2.0))), brighter, f, shifts) == pytest.approx(0, abs=1e-4)
+
+
+def test_only_where_both_truths_are_known_can_an_error_be_unsteady() -> None:
+    shifts = torch.full((2, 1, 1, 1), 2.0)
+    stops = torch.cat((grey(1.5), grey(9.0)))
+    for sdr, f in (
+        (torch.cat((grey(HALF_A_STOP_UNDER_WHITE), grey(1.0))), torch.ones_like(stops)),
+        (torch.cat((grey(HALF_A_STOP_UNDER_WHITE),) * 2), torch.cat((grey(1.0), grey(0.5)))),
+    ):
+        assert losses.steady(stops, sdr, f, shifts) == 0

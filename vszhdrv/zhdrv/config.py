@@ -51,7 +51,7 @@ class Config:
     steps_per_epoch: int | None
     """None: an epoch visits every drawn frame under each of the seven transforms."""
     batch: int
-    """Crops a step."""
+    """Pictures a step; with head "ratio", crops, each of two pictures where there is a temporal loss."""
     crop: int
     """Side of the training crops in pixels, for frames of up to a megapixel."""
     max_frames: int
@@ -96,6 +96,16 @@ class Config:
         """Stops of the largest simulated overexposure: one more than the steps downwards span."""
         return STEP_STOPS * self.n_exp_down + 1
 
+    @property
+    def crops(self) -> int:
+        """Crops a step: of the fast preset's pictures, two belong to a crop where there is a temporal loss."""
+        return max(1, self.batch // 2) if self.head == "stops" and self.alpha > 0 else self.batch
+
+    @property
+    def pictures(self) -> int:
+        """Pictures of a step, all in all."""
+        return self.crops * (2 if self.alpha > 0 else 1)
+
     def for_size(self, width: int, height: int) -> Self:
         """The settings for frames of this size.
 
@@ -136,12 +146,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "epochs": 32,
         "lr": 3e-3,
-        "alpha": 0.0,
+        "alpha": 0.5,
         "widths": (16, 32, 48, 64, 64),
         "head": "stops",
         "fold": 2,
         "schedule": "one-cycle",
-        "max_gradient": 0.2,
+        "max_gradient": 0.1,
         "steps_per_epoch": 50,
         "batch": 4,
         "crop": 128,

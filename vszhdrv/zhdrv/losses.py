@@ -56,10 +56,25 @@ def censored(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor) -> Tens
     is held, weakly, to EXCESS_STOPS above. `shift_stops` is `(batch, 1, 1, 1)`.
     """
     clips, known = f >= CLIPPED, sdr < CLIPPED
-    true = GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
-    error = _huber(torch.where(known, stops - true, (stops - shift_stops).clamp(max=0)))
+    error = _huber(torch.where(known, stops - _true_stops(sdr, shift_stops), (stops - shift_stops).clamp(max=0)))
     guess = _huber(stops - (shift_stops + EXCESS_STOPS)) * (EXCESS_WEIGHT * ~known)
     return ((error + guess) * clips).sum() / clips.sum().clamp(min=1)
+
+
+def steady(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor) -> Tensor:
+    """How much the error of the predicted stops changes from frames to their successors, the batch's second half.
+
+    The fast preset's form of `temporal`: the change must be the original's, where both pictures clip and both truths
+    are known.
+    """
+    known = (f >= CLIPPED) & (sdr < CLIPPED)
+    before, after = (stops - _true_stops(sdr, shift_stops)).chunk(2)
+    both = torch.logical_and(*known.chunk(2))
+    return (_huber(after - before) * both).sum() / both.sum().clamp(min=1)
+
+
+def _true_stops(sdr: Tensor, shift_stops: Tensor) -> Tensor:
+    return GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
 
 
 def _huber(error: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Team:
 
     def check(self, config: Config) -> None:
         """Raise ValueError where a step has fewer pictures than there are processes."""
-        pictures = config.batch * (2 if config.head == "ratio" and config.alpha > 0 else 1)
+        pictures = config.pictures
         if self.size > pictures:
             raise ValueError(
                 f"--nproc-per-node must be at most {pictures} (over all nodes) with preset {config.preset}, a step of "

@@ -260,16 +260,16 @@ def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
         repeats = max(1, round(height * width / CROPS_AREA))
         plan = [(pair, transform) for pair in range(len(frames.pairs)) for transform in range(TRANSFORMS)] * repeats
     else:
-        pairs = np.resize(np.arange(len(frames.pairs)), config.steps_per_epoch * config.batch)
+        pairs = np.resize(np.arange(len(frames.pairs)), config.steps_per_epoch * config.crops)
         plan = list(zip(pairs.tolist(), rng.integers(8, size=len(pairs)).tolist(), strict=True))
     order = rng.permutation(len(plan))
-    for step, first in enumerate(range(0, len(plan), config.batch)):
+    for step, first in enumerate(range(0, len(plan), config.crops)):
         draw = np.random.default_rng((config.seed, 2, epoch, step))
-        yield [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.batch]]
+        yield [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.crops]]
 
 
 def _draw(visit: tuple[int, int], height: int, width: int, config: Config, rng: np.random.Generator) -> Crop:
-    if config.batch > 1:
+    if config.head == "stops":
         crop_height = crop_width = min(height, width, config.crop)  # square: what is stacked is turned differently
     elif height * width > MEGAPIXEL:
         side = math.sqrt(rng.uniform(*CROP_AREA) * height * width)

@@ -165,11 +165,19 @@ def _stops_objective(
     network: UNet | Shared, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The fast preset's: every crop is made brighter by its own shift, and the network tells by how much it clips."""
-    x = torch.cat([sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, device) for crop in crops])
-    shifts = [sampling.bounded_shift(one, crop.shift_stops) for one, crop in zip(torch.split(x, 1), crops, strict=True)]
+    turns = 2 if config.alpha > 0 else 1  # a frame, and its successor in the batch's second half
+    x = torch.cat(
+        [
+            sampling.cut(frames, frames.pairs[crop.pair][turn], crop, config.crop, device)
+            for turn in range(turns)
+            for crop in crops
+        ]
+    )
+    shifts = [sampling.bounded_shift(x[k : k + 1], crop.shift_stops) for k, crop in enumerate(crops)] * turns
     f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
-    loss = losses.censored(answer(network, f), x, f, torch.tensor(shifts, device=device)[:, None, None, None])
-    return loss, loss.new_zeros(())
+    told = answer(network, f), x, f, torch.tensor(shifts, device=device)[:, None, None, None]
+    loss = losses.censored(*told)
+    return loss, losses.steady(*told) if config.alpha > 0 else loss.new_zeros(())
 
 
 def answer(network: UNet | Shared, x: Tensor) -> Tensor:
