@@ -215,6 +215,8 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
                 job = vszhdrv.prepare(clip, **options, weights=str(run.trained))
             except ValueError as error:
                 say(f"{error}; looking for others in the cache")
+                if job.look_up():
+                    job.save_weights(run.checkpoints)
         if not job.look_up():
             raise RuntimeError(
                 "--already_trained: there is no network for this clip and these settings, "

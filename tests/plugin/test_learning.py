@@ -256,10 +256,16 @@ def test_a_companion_from_another_shot_is_left_behind(make_clip: MakeClip) -> No
 def test_a_short_shot_is_learned_from(make_clip: MakeClip, reads: list[list[int]]) -> None:
     clip = make_clip(width=16, height=16, length=300)
     clip = clip[:100] + clip[100].std.SetFrameProps(_SceneChangePrev=1, _SceneChangeNext=1) + clip[101:]
-    learned(job_of(clip))
+    learned(job_of(clip, alpha=0.0))
     scored, read = reads
     assert (len(scored), len(read)) == (300, 128)
     assert 100 in read
+
+
+def test_fast_reads_successors_for_its_temporal_loss(make_clip: MakeClip, reads: list[list[int]]) -> None:
+    learned(job_of(make_clip(width=16, height=16, length=300)))
+    _, read = reads
+    assert 128 < len(read) <= 256
 
 
 def overlaid() -> Any:
