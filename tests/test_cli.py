@@ -335,7 +335,10 @@ def test_one_picture(bench: Bench) -> None:
         (["a", "--epochs", "many"], "--epochs: must be a whole number, not 'many'"),
         (["a", "--lr", "fast"], "--lr: must be a number, not 'fast'"),
         (["a", "--fps", "0"], "--fps: must be frames per second"),
-        (["a", "--train_range", "5-"], "--train_range: must be the first and the last frame's number, such as 0-99, not '5-'"),
+        (
+            ["a", "--train_range", "5-"],
+            "--train_range: must be the first and the last frame's number, such as 0-99, not '5-'",
+        ),
         (["a", "--train_range=-1-5"], "--train_range: must be the first and the last frame"),
         (["a", "--fps", "1/0"], "--fps: must be frames per second"),
         (["a", "--white", "nan"], "--white: must be over 0"),
