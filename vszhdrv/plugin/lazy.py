@@ -63,14 +63,15 @@ def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.Video
             raise FrameError(str(error)) from None
         # VapourSynth finishes what it has begun before it makes more: few frames wait to be taken.
         taken = [
-            token.std.ModifyFrame([token, reading.clip[position]], partial(take, reading, place))
+            token.std.ModifyFrame(reading.clip[position], partial(take, reading, place))
             for place, position in enumerate(reading.positions)
         ]
         return token.std.FrameEval(lambda n, f: go_on(readings), prop_src=taken)
 
-    def take(reading: Reading, place: int, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
-        reading.take(place, planes_of(f[1]), f[1].props)
-        return f[0]  # a filter holds its inputs until its frame is made: one of a single pixel
+    def take(reading: Reading, place: int, n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        reading.take(place, planes_of(f), f.props)
+        # Made here rather than asked of `token`: with nothing else to wait for, it is taken as soon as it is there.
+        return vs.core.create_video_frame(vs.core.get_video_format(vs.GRAY8), 1, 1)
 
     # Requests of one frame of one filter that come while it is made share it: the job runs once at a time.
     finished = token.std.FrameEval(begin)
