@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -54,3 +55,16 @@ def run_vspipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def lamps() -> np.ndarray:
+    """Four frames (4, 3, 96, 160), uint8 codes of linear^(1/2.2): soft lights of many sizes, the strong ones clip."""
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[0:96, 0:160].astype(np.float32)
+    picture = 0.1 + 0.05 * np.sin(x / 5) * np.sin(y / 4)
+    for _ in range(40):
+        distance = np.hypot(x - rng.uniform(0, 160), y - rng.uniform(0, 96))
+        picture = np.maximum(picture, 2 ** rng.uniform(-1, 3) * np.exp2(-((2 * distance / rng.uniform(5, 14)) ** 2)))
+    tinted = np.stack([picture * tint for tint in (1.0, 0.9, 0.7)]).clip(0, 1) ** (1 / 2.2)
+    return np.stack([np.round(255 * np.roll(tinted, 7 * n, -1)) for n in range(4)]).astype(np.uint8)

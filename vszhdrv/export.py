@@ -35,7 +35,7 @@ class _Graph(nn.Module):
     def forward(self, linear: Tensor) -> Tensor:
         sdr = self.expander.encoded(linear)
         if self.config.head == "stops":
-            return lifted(linear, sdr, answer(self.network, sdr))
+            return lifted(linear, sdr, answer(self.network, sdr), self.expander.ramp)
         stack = exposures(lambda x: answer(self.network, x), sdr, self.config.n_exp_down, self.config.n_exp_up)
         return torch.maximum(merge(stack), linear)
 

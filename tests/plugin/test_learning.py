@@ -14,7 +14,8 @@ import vapoursynth as vs
 
 from vszhdrv.plugin import learning
 from vszhdrv.plugin.learning import Event, Job, prepare
-from vszhdrv.zhdrv import checkpoint, sampling
+from vszhdrv.zhdrv import checkpoint, compression, sampling
+from vszhdrv.zhdrv.expansion import CLIP_RAMP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -304,6 +305,30 @@ def test_overlays_stay_out_of_learning_and_stay_as_they_are() -> None:
         assert after.max() > before.max()
     paper = material(job_of(clip, preset="paper"))
     assert (paper.overlays, paper.pixels.shape) == (None, (12, 3, 64, 96))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray, compressed: bool) -> None:
+    pictures = sampling.scaled(torch.from_numpy(lamps))
+    if compressed:
+        pictures = torch.cat([compression.coded(one, 8 / 255, 0, 0) for one in pictures.split(1)])
+    codes = (pictures * 255).round().numpy().astype(np.uint8)
+
+    def draw(n: int, f: Any) -> Any:
+        f = f.copy()
+        for plane in range(3):
+            np.asarray(f[plane])[:] = codes[n, plane]
+        return f
+
+    blank = vs.core.std.BlankClip(format=vs.RGB24, width=160, height=96, length=4)
+    clip = blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=4, _Primaries=1)
+    job = job_of(clip)
+    assert material(job).compressed == compressed
+    learned(job)
+    again = job_of(clip)
+    assert again.look_up()
+    assert again.expander().ramp == (compression.RAMP if compressed else CLIP_RAMP)
+    assert not material(job_of(clip, preset="paper")).compressed
 
 
 @pytest.mark.parametrize(

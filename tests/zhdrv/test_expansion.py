@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vszhdrv.zhdrv import camera, expansion
+from vszhdrv.zhdrv import camera, compression, expansion
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander, default_tile, evaluate, exposures, merge, reaching, show
 from vszhdrv.zhdrv.network import UNet, new_network
@@ -207,7 +207,7 @@ def test_only_what_clips_is_computed_and_as_in_the_whole_frame(
     sdr = camera.encode(linear[None])
     with torch.inference_mode():
         stops = answer(expand.network, sdr)
-    expected = torch.maximum(linear * torch.exp2(stops[0] * expansion.clipping(sdr[0])), linear)
+    expected = torch.maximum(linear * torch.exp2(stops[0] * expansion.clipping(sdr[0], expand.ramp)), linear)
     hdr = expand(linear[None])[0]
     assert torch.allclose(hdr, expected, rtol=1e-5)
     exposed = linear < 0.9
@@ -227,15 +227,19 @@ def test_a_frame_in_which_nothing_clips_needs_no_network(monkeypatch: pytest.Mon
     linear = highlights(131, 277, [])[None]
     monkeypatch.setattr(UNet, "fine", lambda *_: pytest.fail("the network was asked"))
     assert torch.equal(expand(linear), linear)
-    linear[0, 1, 130, 276] = expansion.RAMP_FOOT
+    linear[0, 1, 130, 276] = expand.foot * 1.0001
     with pytest.raises(pytest.fail.Exception):
         expand(linear)
 
 
-def test_the_ramp_begins_over_its_foot() -> None:
-    foot = torch.tensor(expansion.RAMP_FOOT)
-    assert expansion.clipping(camera.encode(foot)) == 0
-    assert expansion.clipping(camera.encode(foot * 1.001)) > 0
+@pytest.mark.parametrize("ramp", [expansion.CLIP_RAMP, compression.RAMP])
+def test_the_ramp_begins_over_its_foot(ramp: tuple[float, float]) -> None:
+    expand = expander("fast")
+    expand.ramp = ramp
+    foot = torch.tensor(expand.foot)
+    assert expansion.clipping(camera.encode(foot), ramp) == 0
+    assert expansion.clipping(camera.encode(foot * 1.001), ramp) > 0
+    assert expansion.clipping(torch.tensor(ramp[1]), ramp) == pytest.approx(1)
 
 
 def test_runs_of_columns() -> None:

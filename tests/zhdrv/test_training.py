@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from vszhdrv.zhdrv import camera, checkpoint, losses, sampling, training
+from vszhdrv.zhdrv import camera, checkpoint, compression, losses, sampling, training
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander
 from vszhdrv.zhdrv.network import network_of
@@ -106,6 +106,22 @@ def test_black_grey_and_white_frames_leave_finite_weights(config: Config, value:
     frames = sampling.Frames(torch.full((2, 3, 20, 20), value, dtype=torch.uint8), ((0, 1), (1, 0)))
     progress = trained(config, frames)
     assert all(tensor.isfinite().all() for tensor in progress.weights.values())
+
+
+def test_a_compressed_clip_is_learned_from_compressed_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, config = replace(panning(), compressed=True), replace(FAST, epochs=1)
+    seen = []
+    answer = training.answer
+    monkeypatch.setattr(training, "answer", lambda network, x: answer(network, seen.append(x) or x))
+    progress = trained(config, frames)
+    drawn = [crop for crops in sampling.visits(frames, config, 0) for crop in crops]
+    assert len(seen) == progress.steps
+    first, _ = drawn[:2]
+    assert first.coding is not None
+    x = torch.cat([sampling.cut(frames, place, first, config.crop, CPU) for place in frames.pairs[first.pair]])
+    shift = sampling.bounded_shift(x[:1], first.shift_stops)
+    assert torch.equal(seen[0][:: config.crops], compression.coded(camera.shift(x, shift), *first.coding))
+    assert not same(progress.weights, trained(config, panning()).weights)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -358,7 +358,7 @@ class Job:
         """Which frames to learn from, and what becomes of them: the generator's value is a sampling.Frames."""
         import torch
 
-        from vszhdrv.zhdrv import sampling
+        from vszhdrv.zhdrv import compression, sampling
         from vszhdrv.zhdrv.overlays import Overlays
 
         length, config = len(self.taught), self.config
@@ -405,10 +405,14 @@ class Job:
             pixels = overlays.without(pixels)
         white = sampling.clip_point(pixels) if config.head == "stops" else 1.0
         material = sampling.Frames(torch.from_numpy(sampling.rescaled(pixels, white)), pairs, overlays or None, white)
+        if config.head == "stops" and compression.shows(material, config):
+            material = replace(material, compressed=True)
         if not sampling.clips(material):
             warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
         elif sampling.all_clips(material):
             warn("all of this clip clips: nothing in it shows what is hidden, and the result is a guess")
+        if material.compressed:
+            log("white is uneven, as compression leaves it: learning from pictures that are compressed as well")
         return material
 
     def _encoded(self, count: int) -> vs.VideoNode:
@@ -442,12 +446,14 @@ class Job:
             "threads": str(torch.get_num_threads()),
             "processes": str(processes),
             "clip_point": repr(material.clip_point),
+            "compressed": str(material.compressed),
             **({} if material.overlays is None else {"overlays": str(material.overlays)}),
         }
 
     def expander(self) -> Expander:
         """The trained network, ready for frames. Raises ValueError where the weights are of another architecture."""
-        from vszhdrv.zhdrv.expansion import Expander
+        from vszhdrv.zhdrv import compression
+        from vszhdrv.zhdrv.expansion import CLIP_RAMP, Expander
         from vszhdrv.zhdrv.network import network_of
         from vszhdrv.zhdrv.overlays import Overlays
 
@@ -461,6 +467,7 @@ class Job:
             tile=(self.tile[1], self.tile[0]) if self.tile else None,
             overlays=Overlays.parse(overlays) if overlays else None,
             clip_point=float(metadata.get("clip_point", 1)),
+            ramp=compression.RAMP if metadata.get("compressed") == "True" else CLIP_RAMP,
         )
 
     def expand(
@@ -513,13 +520,14 @@ class Job:
         "source", the expansion shown at -4, -2, +2 and +4 stops ("m4", "m2", "p2", "p4"), and "delta", the ratio of the
         picture at -2 stops to the source. Call it between two events of `learn`.
         """
-        from vszhdrv.zhdrv import sampling
-        from vszhdrv.zhdrv.expansion import Expander, show
+        from vszhdrv.zhdrv import compression, sampling
+        from vszhdrv.zhdrv.expansion import CLIP_RAMP, Expander, show
 
         assert self._training is not None
         material, progress = self._training
         device, precision = self._hardware()
-        expander = Expander(progress.network, self.config, device, precision)
+        ramp = compression.RAMP if material.compressed else CLIP_RAMP
+        expander = Expander(progress.network, self.config, device, precision, ramp=ramp)
         pictures = show(expander, sampling.most_exposed(material))
         progress.network.train()
         return pictures

@@ -20,8 +20,6 @@ from .overlays import Overlays
 
 CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
-RAMP_FOOT = (CLIP_RAMP[0] - 1e-4) ** camera.GAMMA
-"""Linear light under which nothing is on that ramp, however its encoding is rounded."""
 MERGE_FLOOR = 1 / 65535
 """Keeps the logarithm of black finite when exposures are merged (Banterle et al. 2024)."""
 TILE_BYTES = 2**28
@@ -58,6 +56,7 @@ class Expander:
         tile: tuple[int, int] | None = None,
         overlays: Overlays | None = None,
         clip_point: float = 1.0,
+        ramp: tuple[float, float] = CLIP_RAMP,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.config = config
@@ -67,6 +66,7 @@ class Expander:
         self.overlays = overlays
         self.white = clip_point**camera.GAMMA
         """Linear light from which the source clips (stops alone)."""
+        self.ramp = ramp
 
     @torch.inference_mode()
     def __call__(self, linear: Tensor) -> Tensor:
@@ -98,17 +98,22 @@ class Expander:
         Only what reaches the ramp is computed: all else is the source, as it would be after a product by 2^0.
         """
         hdr = linear.clone()
-        foot, gap = RAMP_FOOT * self.white, GAP_BLOCKS * self.network.fold
+        foot, gap = self.foot, GAP_BLOCKS * self.network.fold
 
         def picture(part: Part) -> Tensor:
             return self.encoded(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
 
         def lift(part: Part, stops: Tensor) -> None:
             source = linear[:, *part]
-            hdr[:, *part] = lifted(source, self.encoded(source), stops[0])
+            hdr[:, *part] = lifted(source, self.encoded(source), stops[0], self.ramp)
 
         self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], foot, gap))
         return hdr
+
+    @property
+    def foot(self) -> float:
+        """Linear light under which nothing is on the ramp, however its encoding is rounded."""
+        return float((self.ramp[0] - 1e-4) ** camera.GAMMA * self.white)
 
     def encoded(self, linear: Tensor) -> Tensor:
         """The working encoding, in which the source clips at 1."""
@@ -138,14 +143,14 @@ class Expander:
                 tile = self.tile = smaller
 
 
-def lifted(linear: Tensor, sdr: Tensor, stops: Tensor) -> Tensor:
+def lifted(linear: Tensor, sdr: Tensor, stops: Tensor, ramp: tuple[float, float]) -> Tensor:
     """Linear light, made brighter by the predicted stops where its encoding `sdr` clips; never darker. Any shape."""
-    return torch.maximum(linear * torch.exp2(stops * clipping(sdr)), linear)
+    return torch.maximum(linear * torch.exp2(stops * clipping(sdr, ramp)), linear)
 
 
-def clipping(sdr: Tensor) -> Tensor:
+def clipping(sdr: Tensor, ramp: tuple[float, float]) -> Tensor:
     """How far each channel counts as clipped, 0 to 1: a ramp over its working value."""
-    low, high = CLIP_RAMP
+    low, high = ramp
     return ((sdr - low) / (high - low)).clamp(0.0, 1.0)
 
 

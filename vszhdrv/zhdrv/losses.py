@@ -48,26 +48,26 @@ def temporal(predicted: Tensor, predicted_next: Tensor, o: Tensor, o_next: Tenso
     return F.mse_loss(predicted_next - predicted, o_next - o)
 
 
-def censored(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor) -> Tensor:
-    """Error of the predicted stops over white, where the bright picture `f` clips.
+def censored(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor, white: float = CLIPPED) -> Tensor:
+    """Error of the predicted stops over white, where the bright picture `f` clips: where it is `white` or more.
 
     Where the source `sdr` does not clip the true value is known: its own stops plus the shift. Where the source clips
     too, all that is known is "at least the shift" (censored regression, Tobin 1958): less is an error; what is more
     is held, weakly, to EXCESS_STOPS above. `shift_stops` is `(batch, 1, 1, 1)`.
     """
-    clips, known = f >= CLIPPED, sdr < CLIPPED
+    clips, known = f >= white, sdr < CLIPPED
     error = _huber(torch.where(known, stops - _true_stops(sdr, shift_stops), (stops - shift_stops).clamp(max=0)))
     guess = _huber(stops - (shift_stops + EXCESS_STOPS)) * (EXCESS_WEIGHT * ~known)
     return ((error + guess) * clips).sum() / clips.sum().clamp(min=1)
 
 
-def steady(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor) -> Tensor:
+def steady(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor, white: float = CLIPPED) -> Tensor:
     """How much the error of the predicted stops changes from frames to their successors, the batch's second half.
 
     The fast preset's form of `temporal`: the change must be the original's, where both pictures clip and both truths
     are known.
     """
-    known = (f >= CLIPPED) & (sdr < CLIPPED)
+    known = (f >= white) & (sdr < CLIPPED)
     before, after = (stops - _true_stops(sdr, shift_stops)).chunk(2)
     both = torch.logical_and(*known.chunk(2))
     return (_huber(after - before) * both).sum() / both.sum().clamp(min=1)

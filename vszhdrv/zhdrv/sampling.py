@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -51,6 +51,11 @@ MIN_SHIFT_STOPS = 0.5
 """The smallest simulated overexposure of the fast preset."""
 MOST_CLIPPED = 0.3
 """Share of a crop that a simulated overexposure clips, at most: real frames are not white all over."""
+COARSEST_STEP = 16 / 255
+"""Largest step of the simulated compression's quantiser, working values: that of H.264's QP 28 (0.625 * 2^(QP/6) of 255
+codes, by ITU-T H.264's table of level scales)."""
+OFFSETS = 16
+"""Rows and columns by which the grid of its blocks may be shifted."""
 TRANSFORMS = 7
 """Rotations by 0, 90, 180 and 270 degrees, two flips and one transposition."""
 
@@ -62,13 +67,14 @@ class Frames:
     `pixels` is `(count, 3, height, width)`, the working encoding as integers of the source's depth (uint8 or uint16) or
     float; `pairs` names, for every drawn frame, its own and its successor's place in `pixels`. `overlays` are what was
     found in the frames that is not picture, and is no longer in `pixels`; None: nothing. `clip_point` is the working
-    value at which the source clips; it is 1 in `pixels` (`rescaled`).
+    value at which the source clips; it is 1 in `pixels` (`rescaled`). `compressed`: with losses (`compression.shows`).
     """
 
     pixels: Tensor
     pairs: tuple[tuple[int, int], ...]
     overlays: Overlays | None = None
     clip_point: float = 1.0
+    compressed: bool = False
 
 
 def scaled(pixels: Tensor) -> Tensor:
@@ -240,7 +246,7 @@ def within_shots(pairs: Sequence[tuple[int, int]], glances: Mapping[int, Glance]
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a frame, turned, and how much brighter it is made: drawn numbers only, no pixels."""
+    """A part of a frame, turned, how much brighter it is made, and how compressed: drawn numbers only, no pixels."""
 
     pair: int
     transform: int
@@ -250,6 +256,8 @@ class Crop:
     width: int
     jitter_stops: float
     shift_stops: float
+    coding: tuple[float, int, int] | None = None
+    """Quantiser step, and the offsets of the grid of blocks; None: not compressed."""
 
 
 def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
@@ -265,7 +273,8 @@ def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
     order = rng.permutation(len(plan))
     for step, first in enumerate(range(0, len(plan), config.crops)):
         draw = np.random.default_rng((config.seed, 2, epoch, step))
-        yield [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.crops]]
+        crops = [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.crops]]
+        yield [replace(crop, coding=_draw_coding(draw)) for crop in crops] if frames.compressed else crops
 
 
 def _draw(visit: tuple[int, int], height: int, width: int, config: Config, rng: np.random.Generator) -> Crop:
@@ -287,6 +296,12 @@ def _draw(visit: tuple[int, int], height: int, width: int, config: Config, rng: 
         jitter_stops=float(rng.uniform(0, JITTER_STOPS)),
         shift_stops=float(rng.uniform(MIN_SHIFT_STOPS, config.max_shift)),
     )
+
+
+def _draw_coding(rng: np.random.Generator) -> tuple[float, int, int]:
+    step = COARSEST_STEP * (1 - rng.random())  # over 0
+    down, right = rng.integers(OFFSETS, size=2).tolist()
+    return float(step), down, right
 
 
 def cut(frames: Frames, place: int, crop: Crop, side: int, device: torch.device) -> Tensor:

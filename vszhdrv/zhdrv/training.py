@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from . import camera, losses, sampling
+from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
 from .hardware import Precision
-from .network import UNet, new_network, pad
+from .network import CLIPPED, UNet, new_network, pad
 
 if TYPE_CHECKING:
     from .parallel import Shared, Team
@@ -175,9 +175,16 @@ def _stops_objective(
     )
     shifts = [sampling.bounded_shift(x[k : k + 1], crop.shift_stops) for k, crop in enumerate(crops)] * turns
     f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
-    told = answer(network, f), x, f, torch.tensor(shifts, device=device)[:, None, None, None]
-    loss = losses.censored(*told)
-    return loss, losses.steady(*told) if config.alpha > 0 else loss.new_zeros(())
+    seen = f
+    if frames.compressed:
+        seen = torch.empty_like(f)
+        for k, crop in enumerate(crops):
+            assert crop.coding is not None
+            seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
+    told = answer(network, seen), x, f, torch.tensor(shifts, device=device)[:, None, None, None]
+    white = compression.WHITE if frames.compressed else CLIPPED
+    loss = losses.censored(*told, white)
+    return loss, losses.steady(*told, white) if config.alpha > 0 else loss.new_zeros(())
 
 
 def answer(network: UNet | Shared, x: Tensor) -> Tensor:

@@ -1,0 +1,97 @@
+"""What lossy compression does to white: told from a clip's frames, and imitated while learning from them.
+
+What clips is flat: one code, all over. Compression leaves it uneven, ringing along its edges and bleeding colour over
+them, and a network that has seen flat white alone takes such a place for one that does not clip. The simulated camera
+clips, but does not compress: so what it records is coded and decoded again, where the clip itself shows that it was.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import fft
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import camera, sampling
+from .config import Config
+from .network import CLIPPED
+
+BLOCK = 8
+"""Side of the transform's blocks, in pixels."""
+ROUNDING = 1 / 3
+"""Share of a step that is added before a coefficient is cut to whole steps: encoders round down to save bits."""
+BT709 = ((0.2126, 0.7152, 0.0722), (-0.1146, -0.3854, 0.5), (0.5, -0.4542, -0.0458))
+"""Y, Cb and Cr of R, G and B (ITU-R BT.709-6)."""
+
+WHITE = 0.95
+"""Working values from which learning wants an answer: what clips may be darker after compression."""
+RAMP = (0.92, 0.96)
+"""In place of `expansion.CLIP_RAMP` where a clip is compressed."""
+
+FRAMES = 16
+"""Frames that are looked at, at most."""
+STEPS = 32
+"""Steps of the training whose crops are looked at."""
+NEIGHBOURS = 7
+"""A pixel with this many of its eight neighbours clipped lies inside of what clips."""
+MORE = 2.5
+"""How many times as many of those that do not clip themselves compression leaves, at least: in docs/quality.md."""
+FEWEST = 0.0005
+"""... and their share beyond that: less is chance."""
+
+
+def shows(frames: sampling.Frames, config: Config) -> bool:
+    """Whether the frames were compressed with losses: holes in what clips that the simulated camera does not make."""
+    count = len(frames.pixels)
+    places = np.unique(np.linspace(0, count - 1, min(count, FRAMES)).round().astype(int))
+    found, made = np.zeros(2, int), np.zeros(2, int)
+    for place in places:
+        found += _holes(sampling.scaled(frames.pixels[place])[None])
+    for crops in islice(sampling.visits(frames, config, 0), STEPS):
+        for crop in crops:
+            x = sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, torch.device("cpu"))
+            made += _holes(camera.shift(x, sampling.bounded_shift(x, crop.shift_stops)))
+    share, usual = (holes / max(inside, 1) for holes, inside in (found, made))
+    return bool(share > MORE * usual + FEWEST)
+
+
+def _holes(sdr: Tensor) -> NDArray[np.int_]:
+    """Of `(batch, 3, height, width)`: pixels inside of what clips that do not clip themselves, and all inside."""
+    clips = (sdr.amax(1, keepdim=True) >= CLIPPED).float()
+    alone = clips[..., 1:-1, 1:-1]
+    inside = 9 * F.avg_pool2d(clips, 3, stride=1) - alone > NEIGHBOURS - 0.5
+    return np.array([int((inside & (alone == 0)).sum()), int(inside.sum())])
+
+
+def coded(sdr: Tensor, step: float, top: int, left: int) -> Tensor:
+    """What a decoder makes of display-encoded pictures that were coded as 4:2:0, rounded to 8 bits.
+
+    Args:
+        sdr: `(batch, 3, height, width)`, [0, 1].
+        step: the quantiser's, working values, over 0.
+        top, left: by how many rows and columns the grid of blocks is shifted, 0 to 15.
+    """
+    height, width = sdr.shape[-2:]
+    whole = 2 * BLOCK  # of luma, under one block of chroma
+    x = F.pad(sdr, (left, -(left + width) % whole, top, -(top + height) % whole), mode="replicate")
+    matrix = sdr.new_tensor(BT709)
+    ycc = torch.einsum("ij,bjhw->bihw", matrix, x)
+    luma, chroma = ycc[:, :1], F.avg_pool2d(ycc[:, 1:], 2)
+    chroma = F.interpolate(_quantised(chroma, step), scale_factor=2, mode="bilinear", align_corners=False)
+    decoded = torch.cat((_quantised(luma, step), chroma), dim=1)
+    rgb = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(matrix), decoded)
+    return camera.round8(rgb[..., top : top + height, left : left + width].clamp(0, 1))
+
+
+def _quantised(x: Tensor, step: float) -> Tensor:
+    """The planes after their blocks' cosine transform, whole steps of its coefficients, and the way back."""
+    batch, planes, height, width = x.shape
+    cosines = x.new_tensor(fft.dct(np.eye(BLOCK), norm="ortho", axis=0))
+    blocks = x.reshape(batch, planes, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
+    coefficients = cosines @ blocks @ cosines.T
+    coefficients = coefficients.sign() * torch.floor(coefficients.abs() / step + ROUNDING) * step
+    return (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(x.shape)
