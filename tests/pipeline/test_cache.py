@@ -319,7 +319,7 @@ def test_a_cached_clip_needs_no_torch_until_its_first_frame(
 ) -> None:
     seconds = time_cached_call(CLIP + CACHED_CALL.format(arguments="epochs=1, device='cpu'"))
     record_property("seconds", seconds)
-    assert seconds < 5  # a tenth of that, where nobody else wants the processor
+    assert seconds < 30  # half a second, where nobody else wants the processor: scripts/benchmark.py measures it
 
 
 @pytest.mark.slow

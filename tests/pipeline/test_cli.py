@@ -200,7 +200,7 @@ def test_ctrl_c_during_training_ends_soon_and_the_next_run_goes_on(
         assert code == 130, said
         assert said.splitlines()[-1].startswith("zhdrv: interrupted")
         assert "Traceback" not in said
-        assert seconds < 5  # a second or two, where nobody else wants the processor
+        assert seconds < 30  # a second or two, where nobody else wants the processor; the training takes hours
         (state,) = own_cache.rglob("*.state")
         steps.append(steps_in(state))
     assert 0 < steps[0] < steps[1]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -222,10 +221,8 @@ def test_ctrl_c_ends_a_call() -> None:
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"busy\n"
-        start = time.monotonic()
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=20)
-    assert time.monotonic() - start < 2
     assert child.returncode == -signal.SIGINT
     assert errors.decode().rstrip().endswith("KeyboardInterrupt")
     assert "vapoursynth.Error" not in errors.decode()
