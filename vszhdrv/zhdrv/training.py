@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,6 +112,8 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     network.train()
     asked = network if team is None else team.shared(network)
+    if device.type == "cuda":
+        frames = replace(frames, pixels=frames.pixels.to(device))
 
     while progress.epoch < config.epochs:
         for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
@@ -132,9 +134,8 @@ def train(
             optimizer.step()
             if isinstance(schedule, OneCycleLR) and progress.step + 1 < progress.steps:
                 schedule.step()
-            progress.sums = [
-                a + b.item() for a, b in zip(progress.sums, (total, reconstruction, temporal), strict=True)
-            ]
+            losses_now = torch.stack((total, reconstruction, temporal)).tolist()  # asks a card once, not three times
+            progress.sums = [a + b for a, b in zip(progress.sums, losses_now, strict=True)]
             progress.step += 1
             progress.seconds += time.monotonic() - started
             if progress.step == (progress.epoch + 1) * steps_per_epoch:
