@@ -35,6 +35,11 @@ BAND_BLOCKS = 32
 GAP_BLOCKS = 32
 """Columns of blocks that need no answer are computed all the same where no more lie between others."""
 
+LEVEL_COPIES = 8
+"""So many times the memory of its finest level is what a tile takes in the network at most, ..."""
+FRAME_COPIES = 3
+"""... and so many times that of a frame in float32 what it takes before and after: source, result, answers."""
+
 logger = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
@@ -163,9 +168,9 @@ class Expander:
             picture, planes[0].shape, lambda part: reaching([plane[part] for plane in planes], foot, gap)
         )
         for part, stops in answers:
-            for plane, more in zip(planes, stops[0], strict=True):
-                source = plane[part]
-                source.copy_(lifted(source, self.encoded(source), more))
+            source = torch.stack([plane[part] for plane in planes])
+            for plane, bright in zip(planes, lifted(source, self.encoded(source), stops[0]), strict=True):
+                plane[part] = bright
 
     def encoded(self, linear: Tensor) -> Tensor:
         """The working encoding, in which the source clips at 1."""
@@ -259,8 +264,9 @@ def _any(mask: Tensor) -> Tensor:
 
 def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
     """The columns of a part's planes of linear light that reach `foot`, in runs that are over `gap` apart."""
-    highest = torch.stack([plane.amax(0) for plane in planes]).amax(0)
-    columns = (highest >= foot).nonzero().flatten().tolist()
+    # by NumPy in one thread: waking others for so little costs more than they save
+    highest = np.max([plane.numpy().max(axis=0) for plane in planes], axis=0)
+    columns = np.flatnonzero(highest >= foot).tolist()
     runs: list[slice] = []
     for column in columns:
         if runs and column - runs[-1].stop <= gap:
@@ -281,6 +287,17 @@ def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
         else:
             columns += 1
     return whole_strides(-(-height // rows), -(-width // columns), network)
+
+
+def working_memory(config: Config, size: Sequence[int], tile: Sequence[int] | None, tile_pad: int | None) -> int:
+    """About what a frame of `size` (height, width) takes while it is computed, in bytes; see docs/performance.md."""
+    with torch.device("meta"):
+        network = UNet(config.widths, config.head, config.fold)
+    height, width = whole_strides(tile[0], tile[1], network) if tile else default_tile(size[0], size[1], network)
+    margin = 2 * (network.reach if tile_pad is None else tile_pad)
+    seen = min(height + margin, size[0]) * min(width + margin, size[1])
+    values = LEVEL_COPIES * network.widths[0] / network.fold**2
+    return round(4 * (values * seen + FRAME_COPIES * 3 * size[0] * size[1]))
 
 
 def whole_strides(height: int, width: int, network: UNet) -> tuple[int, int]:
