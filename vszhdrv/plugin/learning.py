@@ -510,11 +510,11 @@ class Job:
         threads = 1
 
         def streams() -> int:
-            import torch
+            from vszhdrv.zhdrv.hardware import torch_threads
 
             nonlocal threads
             count = self._streams()
-            threads = max(1, torch.get_num_threads() // count)
+            threads = max(1, torch_threads() // count)
             return count
 
         def compute(light: frames.Planes) -> frames.Computed:

@@ -35,10 +35,10 @@ BAND_BLOCKS = 32
 GAP_BLOCKS = 32
 """Columns of blocks that need no answer are computed all the same where no more lie between others."""
 
-LEVEL_COPIES = 8
-"""So many times the memory of its finest level is what a tile takes in the network at most, ..."""
-FRAME_COPIES = 3
-"""... and so many times that of a frame in float32 what it takes before and after: source, result, answers."""
+LEVEL_COPIES = 6
+"""What the network takes for a tile is at most so many times its finest level (in float32), ..."""
+FRAME_COPIES = 4
+"""... and what a frame takes beside that so many times itself: source, result, and twice that where all of it clips."""
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Literal
@@ -61,13 +62,24 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return "fp32"
 
 
+def torch_threads() -> int:
+    """How many threads torch computes with on a processor, as the process has it now.
+
+    A thread asks for that when it first computes, and is not told of later changes: a new one knows.
+    """
+    with ThreadPoolExecutor(1) as new:
+        return new.submit(torch.get_num_threads).result()
+
+
 def default_streams(device: torch.device, bytes_each: int) -> int:
     """How many frames are computed at the same time if each takes so much memory. Asks the card for what is free."""
     if device.type == "cpu":
-        return max(1, min(torch.get_num_threads(), STREAMS_BYTES // bytes_each))
+        threads = torch_threads()
+        fit = max(1, STREAMS_BYTES // bytes_each)
+        return threads // -(-threads // fit)  # so many that their shares leave few threads over
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return max(1, min(CARD_STREAMS, free // bytes_each))
+        return max(1, min(CARD_STREAMS, free // (2 * bytes_each)))  # a tile at once takes up to 1.7 times as much
     return 1
 
 
