@@ -233,8 +233,12 @@ class _Workers:
             if self._ending:
                 raise FrameError("the process is ending")
             while len(self._threads) < streams:
-                self._threads.append(threading.Thread(target=self._serve, name="zhdrv", daemon=True))
-                self._threads[-1].start()
+                thread = threading.Thread(target=self._serve, name="zhdrv", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # an interpreter that ends starts none, before it tells us
+                    raise FrameError("the process is ending") from None
+                self._threads.append(thread)
             self._work.put((done, function, planes))
         return done.result()
 
