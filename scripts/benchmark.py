@@ -50,7 +50,7 @@ from torch.nn import functional as F
 
 import vszhdrv
 from vszhdrv.export import write_onnx
-from vszhdrv.plugin import frames
+from vszhdrv.plugin import frames, learning
 from vszhdrv.zhdrv import hardware, sampling, training
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander
@@ -194,8 +194,9 @@ def network_of(preset: str, width: int, height: int, device: torch.device) -> Ex
 
 def job_of(clip: vs.VideoNode, expander: Expander) -> vs.VideoNode:
     """The clip that expands by this network: what core.zhdrv.Expand returns once it has learned."""
-    colour = frames.resolve_colour(clip, warn=lambda _: None)
-    return frames.on_request(frames.to_linear(clip, colour), expander.expand)
+    job = learning.prepare(clip, preset=expander.config.preset, device=str(expander.device), cache="")
+    job.trained = learning.Trained({}, best=expander.network.state_dict())
+    return job.expand()
 
 
 def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
@@ -222,7 +223,7 @@ def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
     linear = frames.to_linear(clip, frames.resolve_colour(clip, warn=lambda _: None))
     cases = {
         "Expand": through(job_of(clip, expander), count),
-        "copy": through(frames.on_request(linear, lambda pixels: pixels), count),
+        "copy": through(frames.on_request(linear, lambda planes: planes), count),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"

@@ -216,6 +216,7 @@ def _learning(parser: Parser) -> None:
         help="learn from frames A to B alone, counted from 0; all frames are expanded",
     )
     add("--device", metavar="DEVICE", default="auto", help="auto (default), cpu, cuda:0, ...")
+    add("--num_streams", type=number(int), metavar="N", help="frames computed at the same time (chosen by the device)")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
     add(

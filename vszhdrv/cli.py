@@ -180,7 +180,7 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     from vszhdrv import sources, store
 
     folder = store.folder(arguments.cache)
-    learning = given(arguments, (*COLOUR, "train_range"))
+    learning = given(arguments, (*COLOUR, "train_range", "num_streams"))
     options = {**settings_of(arguments), **learning, "device": arguments.device}
     clip = sources.open_clip(
         arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say

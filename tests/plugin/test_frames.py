@@ -125,7 +125,7 @@ def test_a_sources_error_is_its_own() -> None:
 
 
 def test_an_error_of_our_own_callbacks_is_a_sentence() -> None:
-    def full(array: np.ndarray) -> np.ndarray:
+    def full(planes: list[np.ndarray]) -> list[np.ndarray]:
         raise OSError("the disk is full")
 
     with pytest.raises(vs.Error) as caught:
@@ -187,15 +187,15 @@ def test_digest_positions_spread_over_the_clip(length: int) -> None:
 
 def test_identity_on_request_is_the_clip() -> None:
     clip = noise()
-    computed = on_request(clip, lambda array: array)
+    computed = on_request(clip, lambda planes: planes)
     assert (computed.format.id, computed.num_frames, computed.fps) == (vs.RGBS, clip.num_frames, clip.fps)
     for n in range(clip.num_frames):
         assert np.array_equal(pixels(computed, n), pixels(clip, n))
 
 
 def test_random_access_gives_the_same_bits() -> None:
-    def function(array: np.ndarray) -> np.ndarray:
-        return np.sqrt(array) * array.mean()
+    def function(planes: list[np.ndarray]) -> np.ndarray:
+        return np.sqrt(planes) * np.mean(planes)
 
     sequential = [array.tobytes() for array, _ in read(on_request(noise(), function), range(12))]
     order = np.random.default_rng(1).permutation(12)
@@ -203,11 +203,12 @@ def test_random_access_gives_the_same_bits() -> None:
         assert array.tobytes() == sequential[n]
 
 
-def test_the_function_gets_an_array_of_its_own() -> None:
-    def spoil(array: np.ndarray) -> np.ndarray:
-        assert (array.shape, array.dtype, array.flags.c_contiguous) == ((3, 21, 33), np.float32, True)
-        array += 1
-        return array
+def test_the_function_gets_planes_of_its_own() -> None:
+    def spoil(planes: list[np.ndarray]) -> list[np.ndarray]:
+        assert [(plane.shape, plane.dtype) for plane in planes] == [((21, 33), np.float32)] * 3
+        for plane in planes:
+            plane += 1
+        return planes
 
     clip = noise()
     before = pixels(clip, 2)
@@ -215,27 +216,83 @@ def test_the_function_gets_an_array_of_its_own() -> None:
     assert np.array_equal(pixels(clip, 2), before)
 
 
-def test_one_thread_computes_for_all_clips() -> None:
-    seen: set[tuple[int, str]] = set()
-    inside = threading.Lock()
+def test_one_thread_computes_for_all_clips_of_one_stream(run_python: Callable[..., Any]) -> None:
+    """In a process of its own: other tests have started more."""
+    ended = run_python(
+        HEADER
+        + "import threading\n"
+        + "inside, seen = threading.Lock(), set()\n"
+        + "def function(planes):\n"
+        + "    assert inside.acquire(blocking=False)\n"
+        + "    seen.add((threading.get_ident(), threading.current_thread().name))\n"
+        + "    inside.release()\n"
+        + "    return planes\n"
+        + "clip = vs.core.std.BlankClip(format=vs.RGBS, length=12)\n"
+        + "both = [frames.on_request(clip, function), frames.on_request(clip, function)]\n"
+        + "for request in [each.get_frame_async(n) for n in range(12) for each in both]: request.result().close()\n"
+        + "((thread, name),) = seen\n"
+        + "print(name, thread != threading.get_ident())\n"
+    )
+    assert ended.stdout == "zhdrv True\n", ended.stderr
 
-    def function(array: np.ndarray) -> np.ndarray:
-        assert inside.acquire(blocking=False)
-        seen.add((threading.get_ident(), threading.current_thread().name))
-        inside.release()
-        return array
 
-    both = [on_request(noise(), function), on_request(noise(), function)]
-    requests = [clip.get_frame_async(n) for n in range(12) for clip in both]
+@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_streams_change_nothing_but_the_speed(length: int, planes: int) -> None:
+    clip = core.std.Splice([noise(1).std.SetFrameProps(mine=n, _DurationNum=n + 1) for n in range(length)])
+    clip = clip.std.AssumeFPS(fpsnum=30000, fpsden=1001)
+
+    def function(own: list[np.ndarray]) -> list[np.ndarray]:
+        for plane in own:
+            plane *= 2
+        return own[:planes]
+
+    one, three = (on_request(clip, function, planes=planes, streams=lambda count=count: count) for count in (1, 3))
+    assert (three.format.id, three.num_frames, three.fps) == (one.format.id, length, clip.fps)
+    for n in (*range(length), *reversed(range(length))):
+        with one.get_frame(n) as expected, three.get_frame(n) as frame:
+            assert dict(frame.props) == dict(expected.props)
+            assert frame.props["mine"] == n
+            assert all(np.array_equal(frame[plane], expected[plane]) for plane in range(planes))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_as_many_frames_are_computed_at_once_as_there_are_streams(step: int) -> None:
+    """Also of a clip of which every second frame is taken."""
+    both = threading.Barrier(2, timeout=30)
+    asked: list[int] = []
+
+    def function(planes: list[np.ndarray]) -> list[np.ndarray]:
+        both.wait()  # each waits for another
+        return planes
+
+    def streams() -> int:
+        asked.append(1)
+        return 2
+
+    clip = on_request(noise(), function, streams=streams)
+    assert asked == []  # nothing is chosen before the first frame
+    requests = [clip.get_frame_async(n) for n in range(0, 12, step)]
     for request in requests:
         request.result().close()
-    assert len(seen) == 1
-    assert next(iter(seen))[0] != threading.get_ident()
+    assert asked == [1]
+
+
+def test_an_error_names_its_frame_whichever_stream_it_is_of() -> None:
+    def fail(planes: list[np.ndarray]) -> list[np.ndarray]:
+        raise ValueError("no light")
+
+    clip = on_request(noise(), fail, streams=lambda: 3)
+    for n in (7, 0, 5, 11):
+        with pytest.raises(vs.Error) as caught:
+            next(read(clip, [n]))
+        assert str(caught.value) == f"frame {n}: no light"
 
 
 def test_properties_flow_and_can_be_set() -> None:
-    def function(array: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        return array, {"PLSceneMax": array.max(axis=(1, 2)).tolist(), "PLSceneAvg": 5.5, "_Primaries": 1}
+    def function(planes: list[np.ndarray]) -> tuple[list[np.ndarray], dict[str, Any]]:
+        brightest = np.max(planes, axis=(1, 2)).tolist()
+        return planes, {"PLSceneMax": brightest, "PLSceneAvg": 5.5, "_Primaries": 1}
 
     clip = noise()
     with clip.get_frame(3) as frame:
@@ -249,7 +306,7 @@ def test_properties_flow_and_can_be_set() -> None:
 
 def test_a_mask_is_grey_and_not_light() -> None:
     clip = noise()
-    mask = on_request(clip, lambda array: array.max(axis=0, keepdims=True), planes=1)
+    mask = on_request(clip, lambda planes: [np.max(planes, axis=0)], planes=1)
     assert (mask.format.id, mask.width, mask.height, mask.num_frames) == (vs.GRAYS, 33, 21, 12)
     assert np.array_equal(pixels(mask, 5), pixels(clip, 5).max(axis=0, keepdims=True))
     with mask.get_frame(5) as frame:
@@ -259,7 +316,7 @@ def test_a_mask_is_grey_and_not_light() -> None:
 
 
 def test_a_bug_arrives_with_its_traceback() -> None:
-    def bug(array: np.ndarray) -> np.ndarray:
+    def bug(planes: list[np.ndarray]) -> list[np.ndarray]:
         raise KeyError("nowhere")
 
     with pytest.raises(vs.Error, match=r"(?s)Traceback.*in bug.*KeyError: 'nowhere'"):
@@ -267,11 +324,11 @@ def test_a_bug_arrives_with_its_traceback() -> None:
 
 
 def test_the_clip_recovers_from_an_error() -> None:
-    def once(array: np.ndarray) -> np.ndarray:
+    def once(planes: list[np.ndarray]) -> list[np.ndarray]:
         if not failures:
             failures.append(1)
             raise ValueError("not yet")
-        return array
+        return planes
 
     failures: list[int] = []
     clip = on_request(noise(), once)
@@ -282,25 +339,29 @@ def test_the_clip_recovers_from_an_error() -> None:
 
 def test_nothing_keeps_the_function_once_the_clip_is_gone() -> None:
     class Network:
-        def __call__(self, array: np.ndarray) -> np.ndarray:
-            return array
+        def __call__(self, planes: list[np.ndarray]) -> list[np.ndarray]:
+            return planes
 
     network = Network()
     gone = weakref.ref(network)
-    clip = on_request(noise(), network)
-    pixels(clip, 0)
+    clip = on_request(noise(), network, streams=lambda: 2)
+    for n in range(3):
+        pixels(clip, n)
     del network, clip
     gc.collect()
     assert gone() is None
 
 
 @pytest.mark.parametrize("taken", [0, 1])
-def test_a_process_ends_while_frames_are_being_computed(run_python: Callable[..., Any], taken: int) -> None:
+@pytest.mark.parametrize("streams", [1, 2, 5])
+def test_a_process_ends_while_frames_are_being_computed(
+    run_python: Callable[..., Any], taken: int, streams: int
+) -> None:
     ended = run_python(
         HEADER
         + "import time\n"
         + "clip = vs.core.std.BlankClip(format=vs.RGBS, length=99)\n"
-        + "slow = frames.on_request(clip, lambda array: time.sleep(0.1) or array)\n"
+        + f"slow = frames.on_request(clip, lambda planes: time.sleep(0.1) or planes, streams=lambda: {streams})\n"
         + "requests = [slow.get_frame_async(n) for n in range(9)]\n"
         + f"for n in range({taken}): requests[n].result()\n"
         + "print('the end')\n"

@@ -3,6 +3,7 @@
 import pickle
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,65 @@ def test_tiles_change_nothing_that_can_be_seen(make_clip: MakeClip, network: Pat
     assert np.allclose(tiles, whole, rtol=1e-4)
 
 
+@pytest.mark.parametrize("function", ["Expand", "Mask"])
+def test_streams_give_the_same_bits_in_any_order(make_clip: MakeClip, network: Path, function: str) -> None:
+    one, three = (
+        getattr(core.zhdrv, function)(make_clip(), device="cpu", weights=str(network), num_streams=count)
+        for count in (1, 3)
+    )
+    expected = [pixels(one, n) for n in range(6)]
+    requests = {n: three.get_frame_async(n) for n in (4, 0, 5, 2, 1, 3)}
+    for n, request in requests.items():
+        with request.result() as frame:
+            assert np.array_equal(np.stack(frames.planes_of(frame)), expected[n])
+
+
+def test_a_stream_has_its_share_of_the_threads(
+    make_clip: MakeClip, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from vszhdrv.zhdrv.expansion import Expander
+
+    seen: list[tuple[int, int]] = []
+    loaded: list[Expander] = []
+    create, expand = Expander.__init__, Expander.expand_in_place
+
+    def counted(self: Expander, *arguments: Any, **options: Any) -> None:
+        loaded.append(self)
+        create(self, *arguments, **options)
+
+    def looked_at(self: Expander, planes: Any) -> None:
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        expand(self, planes)
+
+    monkeypatch.setattr(Expander, "__init__", counted)
+    monkeypatch.setattr(Expander, "expand_in_place", looked_at)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for count, share in ((2, 2), (1, 4), (3, 1), (6, 1)):
+            seen.clear()
+            loaded.clear()
+            clip = core.zhdrv.Expand(make_clip(), device="cpu", weights=str(network), num_streams=count)
+            for request in [clip.get_frame_async(n) for n in range(6)]:
+                request.result().close()
+            assert {threads for _, threads in seen} == {share}
+            assert threading.get_ident() not in {thread for thread, _ in seen}
+            assert len(loaded) == 1
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_tile_pad_reaches_the_expander(make_clip: MakeClip, network: Path) -> None:
+    clip = make_clip(width=260, height=200)
+    options = dict(weights=str(network), precision="fp32", tile=[64, 64])
+    seamless, seams = (pixels(expanded(clip, **options, **more)) for more in ({}, dict(tile_pad=0)))
+    assert np.allclose(seamless, pixels(expanded(clip, **options, tile_pad=1000)), rtol=1e-4)
+    assert not np.allclose(seamless, seams, rtol=1e-4)
+
+
 # Errors. Each is one sentence for the user, and leaves nothing behind.
 
 
@@ -296,6 +356,9 @@ BAD_NUMBERS = [
     ("tile", [64], "tile must be width and height, each a multiple of 64, not [64]"),
     ("tile", [100, 64], "tile must be width and height, each a multiple of 64, not [100, 64]"),
     ("tile", [0, 0], "tile must be width and height, each a multiple of 64, not [0, 0]"),
+    ("tile_pad", -1, "tile_pad must be 0 or more pixels, not -1"),
+    ("num_streams", 0, "num_streams must be from 1 to 64, not 0"),
+    ("num_streams", 65, "num_streams must be from 1 to 64, not 65"),
     ("train_range", [3], RANGE.format("[3]")),
     ("train_range", [0, 1, 2], RANGE.format("[0, 1, 2]")),
     ("train_range", [-1, 3], RANGE.format("[-1, 3]")),

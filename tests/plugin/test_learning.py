@@ -157,6 +157,7 @@ def test_the_key_is_of_the_clip_and_of_what_training_depends_on(make_clip: MakeC
     assert prepare(make_clip()).key == key
     same_network: list[dict[str, Any]] = [
         dict(n_exp_up=5), dict(precision="fp32"), dict(device="cpu"), dict(train=False), dict(tile=[64, 64]),
+        dict(tile_pad=0), dict(num_streams=3),
     ]  # fmt: skip
     assert {prepare(clip, **arguments).key for arguments in same_network} == {key}
     others = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from vszhdrv.zhdrv import camera, compression, expansion
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.expansion import Expander, default_tile, evaluate, exposures, merge, reaching, show
+from vszhdrv.zhdrv.expansion import Expander, default_tile, evaluate, evaluate_at_once, exposures, merge, reaching, show
 from vszhdrv.zhdrv.network import UNet, new_network
 from vszhdrv.zhdrv.training import answer
 
@@ -32,15 +33,13 @@ def expander(preset: str, tile: tuple[int, int] | None = None, **settings: objec
     return Expander(network, config, CPU, "fp32", tile)
 
 
-def answers_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int]) -> Tensor:
-    """The network's answer for a whole frame, by way of `evaluate`."""
+def answers_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int], evaluated: Any = evaluate) -> Tensor:
+    """The network's answer for a whole frame, by way of `evaluate` or `evaluate_at_once`."""
     out = torch.full_like(x, torch.nan)
 
-    def put(part: expansion.Part, answer: Tensor) -> None:
+    for part, answered in evaluated(network, lambda part: x[..., *part], x.shape[-2:], tile):
         assert out[..., *part].isnan().all()  # nothing is computed twice
-        out[..., *part] = answer
-
-    evaluate(network, lambda part: x[..., *part], x.shape[-2:], tile, put)
+        out[..., *part] = answered
     return out
 
 
@@ -163,6 +162,19 @@ def test_an_array_is_expanded_as_a_tensor_is() -> None:
     assert np.array_equal(hdr, expand.expand(linear))
 
 
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_a_frame_is_expanded_where_it_lies(preset: str) -> None:
+    expand = expander(preset)
+    linear = highlights(131, 277, [(40, 10), (100, 100)]).numpy()
+    planes = [np.zeros((131, 300), np.float32)[:, :277] for _ in range(3)]  # rows with gaps, planes apart
+    for plane, source in zip(planes, linear, strict=True):
+        plane[:] = source
+    hdr = expand.expand(linear)
+    expand.expand_in_place(planes)
+    assert np.array_equal(np.stack(planes), hdr)
+    assert (hdr > linear).any()
+
+
 @pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
 @pytest.mark.parametrize("tile", [(64, 64), (64, 1000), (128, 192)])
 @pytest.mark.parametrize(("height", "width"), [(200, 260), (131, 277)])
@@ -189,6 +201,29 @@ def test_strips_and_bands_answer_as_the_whole_frame_does(
         assert torch.allclose(answers_in_tiles(network, x, (192, 192)), answer(network, x), atol=1e-5)
 
 
+@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
+@pytest.mark.parametrize("tile", [(64, 128), (192, 320)])
+def test_tiles_at_once_answer_as_strips_and_bands_do(
+    widths: tuple[int, ...], head: str, fold: int, tile: tuple[int, int]
+) -> None:
+    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
+    x = torch.rand(1, 3, 131, 277).sqrt()
+    with torch.inference_mode():
+        at_once = answers_in_tiles(network, x, tile, evaluate_at_once)
+        assert torch.allclose(at_once, answers_in_tiles(network, x, tile), atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_a_frame_goes_to_another_device_and_comes_back(preset: str) -> None:
+    """There is none here: the way there and back is that of any device."""
+    expand = expander(preset)
+    linear = highlights(131, 277, [(0, 0), (40, 200)])
+    frame = linear.clone()
+    with torch.inference_mode():
+        expand._brighten_there(frame.unbind())
+    assert torch.equal(frame, expand(linear[None])[0])
+
+
 def highlights(height: int, width: int, places: list[tuple[int, int]]) -> Tensor:
     """A dim frame with small lights, `(3, height, width)` linear."""
     linear = torch.rand(3, height, width, generator=torch.Generator().manual_seed(2)) * 0.8
@@ -213,6 +248,23 @@ def test_only_what_clips_is_computed_and_as_in_the_whole_frame(
     exposed = linear < 0.9
     assert torch.equal(hdr[exposed], linear[exposed])
     assert places == [] or (hdr[~exposed] > linear[~exposed]).all()
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_tiles_that_see_nothing_around_them_show_seams(preset: str) -> None:
+    config = replace(Config.from_preset(preset), widths=(4, 8, 8))
+    network = new_network(config.widths, config.head, config.fold, 2)
+    linear = torch.rand(1, 3, 131, 277, generator=torch.Generator().manual_seed(1)) * 1.2
+
+    def tiled(tile: tuple[int, int] | None, tile_pad: int | None) -> Tensor:
+        return Expander(network, config, CPU, "fp32", tile, tile_pad=tile_pad)(linear)
+
+    whole = tiled(None, None)
+    assert torch.equal(tiled(None, 0), whole)  # a single tile has no neighbours
+    assert torch.allclose(tiled((64, 64), 10**9), whole, rtol=1e-4)
+    assert torch.equal(tiled((64, 64), 1), tiled((64, 64), network.multiple))  # rounded up
+    off = (tiled((64, 64), 0) - whole).abs() > 1e-3 * whole
+    assert off.any()
 
 
 def test_a_source_that_clips_below_white_is_expanded_as_if_it_clipped_there() -> None:

@@ -1,5 +1,7 @@
 """Which device and precision are chosen, on machines that these tests need not have."""
 
+import threading
+
 import pytest
 import torch
 
@@ -60,3 +62,51 @@ def test_a_precision_that_is_asked_for_is_taken() -> None:
     assert (hardware.choose_precision("fp32", cpu), hardware.choose_precision("bf16", cpu)) == ("fp32", "bf16")
     with pytest.raises(ValueError, match=r"^precision must be auto, bf16 or fp32, not 'fp16'$"):
         hardware.choose_precision("fp16", cpu)
+
+
+@pytest.mark.parametrize(
+    ("threads", "fit", "streams"), [(1, 9, 1), (2, 9, 2), (2, 1, 1), (2, 0, 1), (8, 5, 4), (16, 5, 4), (6, 4, 3)]
+)
+def test_a_processors_streams_fit_its_threads_and_the_memory(
+    monkeypatch: pytest.MonkeyPatch, threads: int, fit: int, streams: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    each = hardware.STREAMS_BYTES // fit if fit else 10 * hardware.STREAMS_BYTES
+    assert hardware.default_streams(torch.device("cpu"), each) == streams
+
+
+def test_a_cards_streams_fit_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 20_000))
+    card = torch.device("cuda:1")
+    assert [hardware.default_streams(card, each) for each in (10, 2_000, 4_000, 90_000)] == [4, 2, 1, 1]
+    assert hardware.default_streams(torch.device("mps"), 10) == 1
+
+
+def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone() -> None:
+    cpu = torch.device("cpu")
+
+    def in_a_new_thread(threads: int | None) -> list[int]:
+        seen: list[int] = []
+
+        def work() -> None:
+            if threads is not None:
+                for count in (threads, threads + 1, threads):
+                    with hardware.lane(cpu, count):
+                        seen.append(torch.get_num_threads())  # what OpenMP would start in this thread
+            else:
+                seen.append(torch.get_num_threads())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return seen
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert in_a_new_thread(1) == [1, 2, 1]
+        assert in_a_new_thread(2) == [2, 3, 2]
+        assert torch.get_num_threads() == 4
+        assert in_a_new_thread(None) == [4]
+    finally:
+        torch.set_num_threads(before)

@@ -31,7 +31,8 @@
 
 /* What Expand and Mask add: where the network comes from, and how frames are computed. */
 #define EXPANDING                                                                                                      \
-    "weights:data:opt;train:int:opt;when:data:opt;strength:float:opt;peak:float:opt;white:float:opt;tile:int[]:opt;"
+    "weights:data:opt;train:int:opt;when:data:opt;strength:float:opt;peak:float:opt;white:float:opt;tile:int[]:opt;"   \
+    "tile_pad:int:opt;num_streams:int:opt;"
 
 /* Every function of core.zhdrv. Expand is done by functions.expand, WriteEXR by functions.write_exr, and so on. */
 static const struct function {

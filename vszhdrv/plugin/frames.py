@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ __all__ = [
 
 Pixels = npt.NDArray[Any]
 Props = Mapping[str, Any]
-Computed = Pixels | tuple[Pixels, Mapping[str, Any]]
-_Task = tuple[Future[Computed], Callable[[Pixels], Computed], Pixels]
+Planes = list[Pixels]
+Computed = Planes | Pixels | tuple[Planes | Pixels, Mapping[str, Any]]
+_Task = tuple[Future[Computed], Callable[[Planes], Computed], Planes]
 
 _DIGEST_RUNS = 4
 _DIGEST_RUN_LENGTH = 8
@@ -103,37 +105,62 @@ def digest_positions(length: int) -> list[int]:
     return [start + frame for start in starts for frame in range(_DIGEST_RUN_LENGTH)]
 
 
-def on_request(clip: vs.VideoNode, function: Callable[[Pixels], Computed], *, planes: int = 3) -> vs.VideoNode:
+def on_request(
+    clip: vs.VideoNode,
+    function: Callable[[Planes], Computed],
+    *,
+    planes: int = 3,
+    streams: Callable[[], int] = lambda: 1,
+) -> vs.VideoNode:
     """A clip whose frame n is `function` of the clip's frame n, computed when the frame is requested.
 
     Args:
         clip: RGBS.
-        function: from a float32 array (3, height, width), its own to keep, to one of (planes, height, width); or to
-            such an array and a mapping of frame properties to set. It runs on one thread for the whole process: torch
-            keeps a team of threads per thread that calls it. It must request no frames.
+        function: from the frame's three planes, float32 (height, width), its own to write to, to `planes` of them: the
+            same list or others; or to such planes and a mapping of frame properties to set. It runs on threads that
+            compute for all clips of the process: torch keeps a team of threads per thread that calls it. It must
+            request no frames.
         planes: 3 for RGBS, 1 for GRAYS that is not light (a mask), without the properties that describe light.
+        streams: says how many frames are computed at the same time, 1 or more. Asked once, at the first frame.
 
     A ValueError or OSError of `function` is the frame's error, as one sentence; any other arrives with its traceback.
     The clip's frame properties stay, but for those that `function` sets.
     """
+    shape = clip if planes == 3 else clip.std.BlankClip(format=vs.GRAYS, keep=True)
+    choosing = threading.Lock()
+    turns: Iterator[vs.VideoNode] | None = None
+    count = 1
 
     def compute(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        light = f.copy()
+        own = planes_of(light)
         try:
-            computed = _worker.run(function, _pixels(f))
+            computed = _workers.run(count, function, own)
         except (ValueError, OSError) as error:
             raise FrameError(f"frame {n}: {error}") from None
         pixels, props = computed if isinstance(computed, tuple) else (computed, {})
-        # a new frame: a copy of f would first copy planes that are about to be overwritten
-        frame = vs.core.create_video_frame(vs.RGBS if planes == 3 else vs.GRAYS, f.width, f.height)
+        frame = light if planes == 3 else vs.core.create_video_frame(vs.GRAYS, f.width, f.height)
         frame.props = {**f.props, **props}
-        for plane in range(planes):
-            np.asarray(frame[plane])[:] = pixels[plane]
+        if pixels is not own:
+            for target, plane in zip(planes_of(frame), pixels, strict=True):
+                target[:] = plane
         return frame
 
-    if planes == 3:
-        return clip.std.ModifyFrame(clip, compute)
-    shape = clip.std.BlankClip(format=vs.GRAYS, keep=True)
-    return as_data(shape.std.ModifyFrame(clip, compute))
+    def choose(n: int) -> vs.VideoNode:
+        nonlocal turns, count
+        with choosing:
+            if turns is None:
+                count = streams()
+                # One node computes one frame at a time. No frame is asked for twice: nothing is to be kept for that.
+                clip.std.SetVideoCache(mode=0)
+                nodes = [shape.std.ModifyFrame(clip, compute) for _ in range(count)]
+                for node in nodes:
+                    node.std.SetVideoCache(mode=0)
+                turns = cycle(nodes)
+            return next(turns)  # in turn, not by n: whoever takes every second frame keeps all of them busy, too
+
+    computed = shape.std.FrameEval(choose)
+    return computed if planes == 3 else as_data(computed)
 
 
 def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels], None]) -> vs.VideoNode:
@@ -152,7 +179,7 @@ def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels], None]) -> v
     return clip.std.ModifyFrame(clip, look)
 
 
-def planes_of(frame: vs.VideoFrame) -> list[Pixels]:
+def planes_of(frame: vs.VideoFrame) -> Planes:
     """A frame's planes, not copied: they last as long as the frame is open."""
     return [np.asarray(frame[plane]) for plane in range(frame.format.num_planes)]
 
@@ -189,41 +216,45 @@ def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.Vid
                 request.result().close()
 
 
-class _Worker:
-    """One thread that computes for all clips of the process, started when first needed."""
+class _Workers:
+    """Threads that compute for all clips of the process: as many as one of them has streams, started when needed."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._ending = False
         atexit.register(self._end)
 
-    def run(self, function: Callable[[Pixels], Computed], array: Pixels) -> Computed:
-        """function(array), computed on the thread; its exception too comes out here."""
+    def run(self, streams: int, function: Callable[[Planes], Computed], planes: Planes) -> Computed:
+        """function(planes), computed on one of `streams` threads or more; its exception too comes out here."""
         done: Future[Computed] = Future()
         with self._lock:
             if self._ending:
                 raise FrameError("the process is ending")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="zhdrv", daemon=True)
-                self._thread.start()
-            self._work.put((done, function, array))
+            while len(self._threads) < streams:
+                thread = threading.Thread(target=self._serve, name="zhdrv", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # an interpreter that ends starts none, before it tells us
+                    raise FrameError("the process is ending") from None
+                self._threads.append(thread)
+            self._work.put((done, function, planes))
         return done.result()
 
     def _serve(self) -> None:
         while task := self._work.get():
-            done, function, array = task
+            done, function, planes = task
             try:
-                done.set_result(function(array))
+                done.set_result(function(planes))
             except BaseException as error:
                 done.set_exception(error)
-            del task, done, function, array  # waiting must not keep a network, or a core, alive
+            del task, done, function, planes  # waiting must not keep a network, or a core, alive
 
     def _end(self) -> None:
-        """Finish the frame at hand and fail the others.
+        """Finish the frames at hand and fail the others.
 
-        The interpreter stops daemon threads where they are, and would leave VapourSynth's threads waiting for this one
+        The interpreter stops daemon threads where they are, and would leave VapourSynth's threads waiting for these
         for ever; it waits for other threads before this is called.
         """
         with self._lock:
@@ -231,9 +262,10 @@ class _Worker:
         with suppress(queue.Empty):
             while task := self._work.get_nowait():
                 task[0].set_exception(FrameError("the process is ending"))
-        self._work.put(None)
-        if self._thread:
-            self._thread.join()
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
 
 
-_worker = _Worker()
+_workers = _Workers()

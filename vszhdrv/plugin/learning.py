@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,8 @@ MEMORY_BYTES = 2 * 2**30
 """The training frames that are held in memory take no more; larger ones are held scaled down."""
 STATE_SECONDS = 20
 """A training's state is saved this often: a killed run loses no more."""
+MOST_STREAMS = 64
+"""Each is a thread."""
 MEASURED_STEPS = 5
 """Steps after which the remaining time is told."""
 
@@ -102,6 +105,8 @@ def prepare(
     cache: str | None = None,
     train: bool = True,
     tile: list[int] | None = None,
+    tile_pad: int | None = None,
+    num_streams: int | None = None,
     train_range: list[int] | None = None,
 ) -> Job:
     """Check the arguments and the clip, and settle its colour: what can be wrong is said here, as a ValueError.
@@ -127,13 +132,17 @@ def prepare(
         choose_device(device)
     if tile and (len(tile) != 2 or min(tile) < 64 or any(side % 64 for side in tile)):
         raise ValueError(f"tile must be width and height, each a multiple of 64, not {tile}")
+    if tile_pad is not None and tile_pad < 0:
+        raise ValueError(f"tile_pad must be 0 or more pixels, not {tile_pad}")
+    if num_streams is not None and not 1 <= num_streams <= MOST_STREAMS:
+        raise ValueError(f"num_streams must be from 1 to {MOST_STREAMS}, not {num_streams}")
     taught = _taught(train_range, clip.num_frames, still=still)
     given = _given_weights(Path(weights), config) if weights else None
     colour = frames.resolve_colour(
         clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn
     )
     cached = Store(store_folder(cache), warn)
-    return Job(clip, taught, colour, config, device, precision, cached, train, tile, given)
+    return Job(clip, taught, colour, config, device, precision, cached, train, tile, tile_pad, num_streams, given)
 
 
 def log(sentence: str) -> None:
@@ -207,6 +216,9 @@ class Job:
     store: Store
     may_train: bool
     tile: list[int] | None
+    """Width and height."""
+    tile_pad: int | None
+    num_streams: int | None
     trained: Trained | None
     """The network, once there is one."""
     _training: tuple[Frames, Progress] | None = field(default=None, repr=False)
@@ -464,11 +476,27 @@ class Job:
             network_of(self.trained.weights(), **architecture(self.config)),
             self.config,
             *self._hardware(),
-            tile=(self.tile[1], self.tile[0]) if self.tile else None,
+            tile=self._tile(),
             overlays=Overlays.parse(overlays) if overlays else None,
             clip_point=float(metadata.get("clip_point", 1)),
             ramp=compression.RAMP if metadata.get("compressed") == "True" else CLIP_RAMP,
+            tile_pad=self.tile_pad,
         )
+
+    def _tile(self) -> tuple[int, int] | None:
+        """Height and width."""
+        return (self.tile[1], self.tile[0]) if self.tile else None
+
+    def _streams(self) -> int:
+        """How many frames are computed at the same time."""
+        from vszhdrv.zhdrv.expansion import working_memory
+        from vszhdrv.zhdrv.hardware import default_streams
+
+        if self.num_streams is not None:
+            return self.num_streams
+        device, _ = self._hardware()
+        size = self.clip.height, self.clip.width
+        return default_streams(device, working_memory(self.config, size, self._tile(), self.tile_pad))
 
     def expand(
         self,
@@ -480,18 +508,37 @@ class Job:
         """The clip whose frames the trained network expands on request: RGBS, linear light, 1.0 = SDR white.
 
         `function` makes something else of the Expander and a frame's linear light (3, height, width): an array of
-        `planes` planes, or such an array and frame properties. The network is loaded at the first frame. With `follow`,
-        what was not learned yet is learned then, too: it gets the events of `learn`, and iterates to the end.
+        `planes` planes, or such an array and frame properties. It is called by several threads at the same time. The
+        network is loaded at the first frame. With `follow`, what was not learned yet is learned then, too: it gets the
+        events of `learn`, and iterates to the end.
         """
-        expander = cache(self.expander)
+        loading = threading.Lock()
+        load = cache(self.expander)
+        threads = 1
 
-        def compute(linear: Pixels) -> frames.Computed:
-            return expander().expand(linear) if function is None else function(expander(), linear)
+        def streams() -> int:
+            from vszhdrv.zhdrv.hardware import torch_threads
+
+            nonlocal threads
+            count = self._streams()
+            threads = max(1, torch_threads() // count)
+            return count
+
+        def compute(light: frames.Planes) -> frames.Computed:
+            from vszhdrv.zhdrv.hardware import lane
+
+            with loading:
+                expander = load()
+            with lane(expander.device, threads):
+                if function is not None:
+                    return function(expander, np.stack(light))
+                expander.expand_in_place(light)
+                return light
 
         linear = frames.to_linear(self.clip, self.colour)
         if follow is not None and self.trained is None:
             linear = lazy.after(linear, lambda: self._learn_by_requests(follow))
-        return frames.on_request(linear, compute, planes=planes)
+        return frames.on_request(linear, compute, planes=planes, streams=streams)
 
     def write_weights(self, path: Path | None) -> Path:
         """Write the weights to expand with to `path`; None: just say where the store has them.

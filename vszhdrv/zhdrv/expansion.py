@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,21 +33,36 @@ BAND_BLOCKS = 32
 GAP_BLOCKS = 32
 """Columns of blocks that need no answer are computed all the same where no more lie between others."""
 
+LEVEL_COPIES = 6
+"""What the network takes for a tile is at most so many times its finest level (in float32), ..."""
+FRAME_COPIES = 4
+"""... and what a frame takes beside that so many times itself: source, result, and twice that where all of it clips."""
+
 logger = logging.getLogger(__name__)
 
+Pixels = npt.NDArray[Any]
 Predict = Callable[[Tensor], Tensor]
 Part = tuple[slice, slice]
 """Rows and columns of a frame."""
 Picture = Callable[[Part], Tensor]
 """A part of the network's input: (batch, 3, height, width), working encoding."""
-Take = Callable[[Part, Tensor], None]
-"""Gets the network's answer for a part, (batch, 3, height, width)."""
+Answer = tuple[Part, Tensor]
+"""The network's answer for a part: (batch, 3, height, width)."""
 Wanted = Callable[[Part], list[slice]]
 """Those columns of a part that need an answer, counted from its first."""
+Planes = Sequence[Tensor]
+"""A frame's red, green and blue, (height, width) each, wherever they lie."""
 
 
 class Expander:
-    """A trained network that turns linear SDR frames into HDR frames."""
+    """A trained network that turns linear SDR frames into HDR frames. Several threads may use it at the same time.
+
+    Args:
+        tile: height and width of the tiles that frames are computed in; None: whole, if they are not very large.
+        tile_pad: pixels that a tile sees around itself; None: as far as the network reaches, so that no seam shows.
+        clip_point: the working value from which the source clips (stops alone).
+        ramp: the working values, of a clip point of 1, between which predicted stops take effect.
+    """
 
     def __init__(
         self,
@@ -57,16 +74,21 @@ class Expander:
         overlays: Overlays | None = None,
         clip_point: float = 1.0,
         ramp: tuple[float, float] = CLIP_RAMP,
+        tile_pad: int | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()  # the weights are for other streams, too
         self.config = config
         self.device = device
         self.precision = precision
         self.tile = tile and whole_strides(*tile, network)
+        self.tile_pad = tile_pad
         self.overlays = overlays
         self.white = clip_point**camera.GAMMA
         """Linear light from which the source clips (stops alone)."""
         self.ramp = ramp
+        self._cutting = threading.Lock()
 
     @torch.inference_mode()
     def __call__(self, linear: Tensor) -> Tensor:
@@ -74,41 +96,82 @@ class Expander:
 
         The result is never darker than `linear`; the same shape, float32, on the CPU.
         """
-        return torch.stack([self._expanded(frame) for frame in linear.to(self.device)]).cpu()
+        hdr = linear.to(self.device, copy=True)
+        for frame in hdr:
+            self._brighten(frame.unbind())
+        return hdr.cpu()
 
-    @torch.inference_mode()
-    def expand(self, linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def expand(self, linear: Pixels) -> Pixels:
         """The same for one frame of the clip as an array, `(3, height, width)`; its overlays stay as they are."""
-        return self._picture(linear) if self.overlays is None else self.overlays.around(self._picture, linear)
-
-    def _picture(self, linear: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        hdr: npt.NDArray[np.float32] = self._expanded(torch.from_numpy(linear).to(self.device)).cpu().numpy()
+        hdr = np.array(linear)
+        self.expand_in_place(list(hdr))
         return hdr
 
-    def _expanded(self, linear: Tensor) -> Tensor:
-        if self.config.head == "stops":
-            return self._lifted(linear)
-        sdr = camera.encode(linear[None])
-        hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up))
-        return torch.maximum(hdr[0], linear)
+    def expand_in_place(self, planes: Sequence[Pixels]) -> None:
+        """The same, written over the frame's planes: three of `(height, width)`, rows may have gaps between them."""
+        if not self.overlays:
+            self._picture(planes)
+            return
+        hdr = self.overlays.around(self._expanded, np.stack(planes))
+        for plane, bright in zip(planes, hdr, strict=True):
+            plane[:] = bright
 
-    def _lifted(self, linear: Tensor) -> Tensor:
-        """`(3, height, width)`, made brighter by the predicted stops where it clips.
+    def _expanded(self, linear: Pixels) -> Pixels:
+        self._picture(list(linear))
+        return linear
+
+    @torch.inference_mode()
+    def _picture(self, planes: Sequence[Pixels]) -> None:
+        frame = [torch.from_numpy(plane) for plane in planes]
+        if self.device.type == "cpu":
+            self._brighten(frame)
+        else:
+            self._brighten_there(frame)
+
+    def _brighten_there(self, planes: Planes) -> None:
+        """`_brighten` on the device; waits for this thread's stream alone."""
+        cuda = self.device.type == "cuda"
+        # torch keeps page-locked memory that is let go, and gives it to the next frame of this size
+        host = torch.empty((len(planes), *planes[0].shape), pin_memory=cuda)
+        for row, plane in zip(host, planes, strict=True):
+            row.copy_(plane)
+        linear = host.to(self.device, non_blocking=cuda)
+        self._brighten(linear.unbind())
+        host.copy_(linear, non_blocking=cuda)
+        if cuda:
+            torch.cuda.current_stream(self.device).synchronize()
+        for row, plane in zip(host, planes, strict=True):
+            plane.copy_(row)
+
+    def _brighten(self, planes: Planes) -> None:
+        """Turn linear light, on the device, into HDR where it lies."""
+        if self.config.head == "stops":
+            self._lift(planes)
+            return
+        sdr = camera.encode(torch.stack(tuple(planes))[None])
+        hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up))
+        for plane, bright in zip(planes, hdr[0], strict=True):
+            plane.copy_(torch.maximum(bright, plane))
+
+    def _lift(self, planes: Planes) -> None:
+        """Make the planes brighter by the predicted stops where they clip.
 
         Only what reaches the ramp is computed: all else is the source, as it would be after a product by 2^0.
         """
-        hdr = linear.clone()
         foot, gap = self.foot, GAP_BLOCKS * self.network.fold
 
         def picture(part: Part) -> Tensor:
-            return self.encoded(linear[None, :, *part].contiguous(memory_format=torch.channels_last))
+            pixels = torch.stack([plane[part] for plane in planes], dim=-1)  # channels-last
+            return self.encoded(pixels.permute(2, 0, 1)[None])
 
-        def lift(part: Part, stops: Tensor) -> None:
-            source = linear[:, *part]
-            hdr[:, *part] = lifted(source, self.encoded(source), stops[0], self.ramp)
-
-        self._evaluate(picture, linear.shape[-2:], lift, lambda part: reaching(linear[:, *part], foot, gap))
-        return hdr
+        # Nothing is written before all is answered: tiles see the source around them, and a second try needs it, too.
+        answers = self._answers(
+            picture, planes[0].shape, lambda part: reaching([plane[part] for plane in planes], foot, gap)
+        )
+        for part, stops in answers:
+            source = torch.stack([plane[part] for plane in planes])
+            for plane, bright in zip(planes, lifted(source, self.encoded(source), stops[0], self.ramp), strict=True):
+                plane[part] = bright
 
     @property
     def foot(self) -> float:
@@ -122,25 +185,29 @@ class Expander:
     def predict(self, sdr: Tensor) -> Tensor:
         """The network's answer for a whole frame, `(1, 3, height, width)`."""
         out = torch.empty_like(sdr)
-
-        def put(part: Part, answer: Tensor) -> None:
+        for part, answer in self._answers(lambda part: sdr[..., *part], sdr.shape[-2:]):
             out[..., *part] = answer
-
-        self._evaluate(lambda part: sdr[..., *part], sdr.shape[-2:], put)
         return out
 
-    def _evaluate(self, picture: Picture, size: Sequence[int], take: Take, wanted: Wanted | None = None) -> None:
-        tile = self.tile or default_tile(size[0], size[1], self.network)
+    def _answers(self, picture: Picture, size: Sequence[int], wanted: Wanted | None = None) -> list[Answer]:
         while True:
+            tile = self.tile or default_tile(size[0], size[1], self.network)
             try:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    return evaluate(self.network, picture, size, tile, take, wanted)
+                    if self.device.type == "cpu":
+                        return list(evaluate(self.network, picture, size, tile, wanted, self.tile_pad))
+                    # a card is kept waiting by many small steps, and by every question what clips
+                    return list(evaluate_at_once(self.network, picture, size, tile, self.tile_pad))
             except torch.OutOfMemoryError:
-                smaller = whole_strides(min(tile[0], size[0]) // 2, min(tile[1], size[1]) // 2, self.network)
-                if smaller == tile:
-                    raise
-                logger.warning(f"{self.device} is out of memory: going on in tiles of {smaller[1]}x{smaller[0]}")
-                tile = self.tile = smaller
+                with self._cutting:
+                    if self.tile in (None, tile):  # else another thread has made them smaller meanwhile
+                        smaller = whole_strides(min(tile[0], size[0]) // 2, min(tile[1], size[1]) // 2, self.network)
+                        if smaller == tile:
+                            raise
+                        logger.warning(
+                            f"{self.device} is out of memory: going on in tiles of {smaller[1]}x{smaller[0]}"
+                        )
+                        self.tile = smaller
 
 
 def lifted(linear: Tensor, sdr: Tensor, stops: Tensor, ramp: tuple[float, float]) -> Tensor:
@@ -201,9 +268,11 @@ def _any(mask: Tensor) -> Tensor:
     return mask.flatten(1).any(1)[:, None, None, None]
 
 
-def reaching(linear: Tensor, foot: float, gap: int) -> list[slice]:
-    """The columns of `(3, height, width)` linear light that reach `foot`, in runs that are over `gap` apart."""
-    columns = (linear.amax(1).amax(0) >= foot).nonzero().flatten().tolist()
+def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
+    """The columns of a part's planes of linear light that reach `foot`, in runs that are over `gap` apart."""
+    # by NumPy in one thread: waking others for so little costs more than they save
+    highest = np.max([plane.numpy().max(axis=0) for plane in planes], axis=0)
+    columns = np.flatnonzero(highest >= foot).tolist()
     runs: list[slice] = []
     for column in columns:
         if runs and column - runs[-1].stop <= gap:
@@ -226,6 +295,17 @@ def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
     return whole_strides(-(-height // rows), -(-width // columns), network)
 
 
+def working_memory(config: Config, size: Sequence[int], tile: Sequence[int] | None, tile_pad: int | None) -> int:
+    """About what a frame of `size` (height, width) takes while it is computed, in bytes; see docs/performance.md."""
+    with torch.device("meta"):
+        network = UNet(config.widths, config.head, config.fold)
+    height, width = whole_strides(tile[0], tile[1], network) if tile else default_tile(size[0], size[1], network)
+    margin = 2 * (network.reach if tile_pad is None else tile_pad)
+    seen = min(height + margin, size[0]) * min(width + margin, size[1])
+    values = LEVEL_COPIES * network.widths[0] / network.fold**2
+    return round(4 * (values * seen + FRAME_COPIES * 3 * size[0] * size[1]))
+
+
 def whole_strides(height: int, width: int, network: UNet) -> tuple[int, int]:
     """The smallest tile of this size or more that is whole strides of the network: all tiles must begin on one."""
     multiple = network.multiple
@@ -233,33 +313,61 @@ def whole_strides(height: int, width: int, network: UNet) -> tuple[int, int]:
 
 
 def evaluate(
-    network: UNet, picture: Picture, size: Sequence[int], tile: Sequence[int], take: Take, wanted: Wanted | None = None
-) -> None:
-    """Let `take` have the network's answers for a frame of `size` (height, width), all of them or those `wanted`.
+    network: UNet,
+    picture: Picture,
+    size: Sequence[int],
+    tile: Sequence[int],
+    wanted: Wanted | None = None,
+    tile_pad: int | None = None,
+) -> Iterator[Answer]:
+    """The network's answers for a frame of `size` (height, width), all of them or those `wanted`.
 
     The frame is computed in tiles of `tile` (height, width) pixels. They start on multiples of the network's stride and
-    see as far around them as the network reaches, so that no seam shows: each pixel's answer is that of the whole
-    frame. Within a tile, what happens at full resolution happens strip by strip.
+    see `tile_pad` pixels (rounded up to such multiples) around them. By default that is as far as the network reaches:
+    each pixel's answer is that of the whole frame, and no seam shows. Within a tile, what happens at full resolution
+    happens strip by strip.
     """
-    height, width = (-(-side // network.multiple) * network.multiple for side in size)
-    margin = -(-network.reach // network.multiple) * network.multiple
+    for here in _tiles(network, size, tile):
+        parts = _parts(network, here, size, wanted)
+        if not parts:
+            continue
+        rows, columns = area = _seen_by(network, here, parts, size, tile_pad)
+        fine = _fine(network, picture, area, size)
+        coarse = network.coarse(fine)
+        for part in parts:
+            yield part, _finish(network, coarse, fine, part, (rows.start, columns.start))
+
+
+def evaluate_at_once(
+    network: UNet, picture: Picture, size: Sequence[int], tile: Sequence[int], tile_pad: int | None = None
+) -> Iterator[Answer]:
+    """All answers that `evaluate` gives, each tile's by one call of the network."""
+    for here in _tiles(network, size, tile):
+        part = _inside(here, size)
+        rows, columns = area = _seen_by(network, here, [part], size, tile_pad)
+        answer = network(_padded(picture, area, size))
+        above, before = part[0].start - rows.start, part[1].start - columns.start
+        height, width = (side.stop - side.start for side in part)
+        yield part, answer[..., above : above + height, before : before + width]
+
+
+def _tiles(network: UNet, size: Sequence[int], tile: Sequence[int]) -> Iterator[Part]:
+    """The tiles of a frame that is repeated beyond its right and bottom edge to whole strides."""
+    height, width = whole_strides(size[0], size[1], network)
     for top in range(0, height, tile[0]):
         for left in range(0, width, tile[1]):
-            here = slice(top, min(top + tile[0], height)), slice(left, min(left + tile[1], width))
-            parts = _parts(network, here, size, wanted)
-            if not parts:
-                continue
-            rows = _around([rows for rows, _ in parts], margin, network.multiple, height)
-            columns = _around([columns for _, columns in parts], margin, network.multiple, width)
-            fine = _fine(network, picture, (rows, columns), size)
-            coarse = network.coarse(fine)
-            for part in parts:
-                take(part, _finish(network, coarse, fine, part, (rows.start, columns.start)))
+            yield slice(top, min(top + tile[0], height)), slice(left, min(left + tile[1], width))
+
+
+def _inside(area: Part, size: Sequence[int]) -> Part:
+    """What of an area lies in the frame; of one that lies below it altogether, the frame's last row."""
+    rows, columns = (slice(min(side.start, end - 1), min(side.stop, end)) for side, end in zip(area, size, strict=True))
+    return rows, columns
 
 
 def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None) -> list[Part]:
     """The parts of a tile that need an answer."""
-    rows, columns = (slice(side.start, min(side.stop, end)) for side, end in zip(tile, size, strict=True))
+    rows, columns = _inside(tile, size)
     step = BAND_BLOCKS * network.fold
     bands = [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)]
     if wanted is None:
@@ -271,26 +379,38 @@ def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None
     ]
 
 
-def _around(slices: Sequence[slice], margin: int, multiple: int, end: int) -> slice:
-    """From the first of the slices to the last, and `margin` more, in whole multiples, but not beyond 0 and `end`."""
-    start, stop = min(one.start for one in slices), max(one.stop for one in slices)
-    return slice(max(start // multiple * multiple - margin, 0), min(-(-stop // multiple) * multiple + margin, end))
+def _seen_by(network: UNet, tile: Part, parts: Sequence[Part], size: Sequence[int], tile_pad: int | None) -> Part:
+    """What is computed for these parts of a tile: as far around them as the network reaches, in whole strides, but at
+    most `tile_pad` beyond the tile, and nothing beyond the frame."""
+    multiple = network.multiple
+    reach, pad = whole_strides(network.reach, network.reach if tile_pad is None else tile_pad, network)
+
+    def along(sides: Sequence[slice], whole: slice, end: int) -> slice:
+        start, stop = min(side.start for side in sides), max(side.stop for side in sides)
+        first, last = start // multiple * multiple - reach, -(-stop // multiple) * multiple + reach
+        return slice(max(first, whole.start - pad, 0), min(last, whole.stop + pad, end))
+
+    height, width = whole_strides(size[0], size[1], network)
+    rows, columns = zip(*parts, strict=True)
+    return along(rows, tile[0], height), along(columns, tile[1], width)
+
+
+def _padded(picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
+    """The picture over an area that may extend beyond the frame's right and bottom edge: these are repeated."""
+    rows, columns = area
+    seen = picture(_inside(area, size))
+    bottom, right = rows.stop - rows.start - seen.shape[-2], columns.stop - columns.start - seen.shape[-1]
+    return F.pad(seen, (0, right, 0, bottom), mode="replicate") if bottom or right else seen
 
 
 def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
-    """The encoder's finest level over an area of whole strides, which may extend beyond the frame's right and bottom
-    edge: these are repeated."""
+    """The encoder's finest level over an area of whole strides."""
     rows, columns = area
     step = max(8, STRIP_VALUES // (6 * network.fold * (columns.stop - columns.start))) * network.fold
     strips = []
     for strip in (slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)):
         above, below = max(strip.start - network.fold, rows.start), min(strip.stop + network.fold, rows.stop)
-        # a strip that lies below the frame altogether is its last row
-        inside = slice(min(above, size[0] - 1), min(below, size[0]))
-        seen = picture((inside, slice(columns.start, min(columns.stop, size[1]))))
-        bottom, right = below - above - seen.shape[-2], columns.stop - columns.start - seen.shape[-1]
-        if bottom or right:
-            seen = F.pad(seen, (0, right, 0, bottom), mode="replicate")
+        seen = _padded(picture, (slice(above, below), columns), size)
         first = (strip.start - above) // network.fold
         strips.append(network.fine(seen)[:, :, first : first + (strip.stop - strip.start) // network.fold])
     return torch.cat(strips, dim=2)

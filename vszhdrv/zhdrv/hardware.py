@@ -1,12 +1,26 @@
-"""Which device computes, and in which precision: the one place of the core that asks what the machine has."""
+"""Which device computes, in which precision, and how much of it at the same time: the one place of the core that asks
+what the machine has."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from typing import Literal
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 Precision = Literal["bf16", "fp32"]
+
+STREAMS_BYTES = 3 * 2**28
+"""What all streams on a processor may take together, where their number is not given."""
+CARD_STREAMS = 4
+"""No more streams on a card: one each copies in, computes and copies out, and one gets ready."""
+
+_this_thread = threading.local()
 
 
 def devices() -> list[str]:
@@ -46,3 +60,50 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "fp32"
+
+
+def torch_threads() -> int:
+    """How many threads torch computes with on a processor, as the process has it now.
+
+    A thread asks for that when it first computes, and is not told of later changes: a new one knows.
+    """
+    with ThreadPoolExecutor(1) as new:
+        return new.submit(torch.get_num_threads).result()
+
+
+def default_streams(device: torch.device, bytes_each: int) -> int:
+    """How many frames are computed at the same time if each takes so much memory. Asks the card for what is free."""
+    if device.type == "cpu":
+        threads = torch_threads()
+        fit = max(1, STREAMS_BYTES // bytes_each)
+        return threads // -(-threads // fit)  # so many that their shares leave few threads over
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return max(1, min(CARD_STREAMS, free // (2 * bytes_each)))  # a tile at once takes up to 1.7 times as much
+    return 1
+
+
+@contextmanager
+def lane(device: torch.device, threads: int) -> Iterator[None]:
+    """What is computed inside leaves room for others: on a processor it takes so many threads, on a card a stream.
+
+    For a thread that computes frames and nothing else: the number of threads stays with it. Those of other threads,
+    and torch's own for the process, stay as they are.
+    """
+    if device.type == "cuda":
+        streams = _this_thread.__dict__.setdefault("streams", {})
+        if device not in streams:
+            streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(streams[device]):
+            yield
+        return
+    if device.type == "cpu" and getattr(_this_thread, "threads", None) != threads:
+        torch.get_num_threads()  # torch sets a new thread's number when it is first asked, and would undo ours
+        _openmp().limit(limits=threads, user_api="openmp")
+        _this_thread.threads = threads
+    yield
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController()
