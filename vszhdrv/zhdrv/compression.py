@@ -40,8 +40,8 @@ NEIGHBOURS = 7
 """A pixel with this many of its eight neighbours clipped lies inside of what clips."""
 MORE = 2.5
 """How many times as many of those that do not clip themselves compression leaves, at least: in docs/quality.md."""
-FEWEST = 0.0005
-"""... and their share beyond that: less is chance."""
+FEWEST = 50
+"""... and how many at least: fewer are chance."""
 
 
 def shows(frames: sampling.Frames, config: Config) -> bool:
@@ -56,7 +56,7 @@ def shows(frames: sampling.Frames, config: Config) -> bool:
             x = sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, torch.device("cpu"))
             made += _holes(camera.shift(x, sampling.bounded_shift(x, crop.shift_stops)))
     share, usual = (holes / max(inside, 1) for holes, inside in (found, made))
-    return bool(share > MORE * usual + FEWEST)
+    return bool(share > MORE * usual and found[0] >= FEWEST)
 
 
 def _holes(sdr: Tensor) -> NDArray[np.int_]:
