@@ -57,6 +57,8 @@ from vszhdrv.zhdrv.expansion import Expander
 from vszhdrv.zhdrv.network import new_network
 
 CLIP = Path(__file__).parents[1] / "examples" / "room.mp4"
+PAUSE = 0.3
+"""Seconds before each turn: the last one's threads wait for more work for a while, and take a processor each."""
 HELD = 3
 """Different frames that a benchmark's clip repeats: decoding is not what is measured."""
 Row = dict[str, Any]
@@ -161,6 +163,7 @@ def measured(cases: dict[str, Callable[[], int]], rounds: int) -> list[Row]:
     processors: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds + 1):
         for name, run in cases.items():
+            time.sleep(PAUSE)
             started, used = time.perf_counter(), time.process_time()
             count = run()
             if turn:  # the first pays for memory and kernels

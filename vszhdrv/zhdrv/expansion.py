@@ -413,7 +413,7 @@ def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> T
         seen = _padded(picture, (slice(above, below), columns), size)
         first = (strip.start - above) // network.fold
         strips.append(network.fine(seen)[:, :, first : first + (strip.stop - strip.start) // network.fold])
-    return torch.cat(strips, dim=2)
+    return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
 
 
 def _finish(network: UNet, coarse: Tensor, fine: Tensor, part: Part, origin: tuple[int, int]) -> Tensor:

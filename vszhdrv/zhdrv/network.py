@@ -113,6 +113,8 @@ def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor
     A 3x3 convolution of blocks is one of 3 fold x 3 fold pixels in steps of a block, and in channels-last memory the
     pixels of a block's row lie side by side: they are channels already.
     """
+    if fold == 1:
+        return F.conv2d(x, weight, bias, padding=1)
     batch, channels, height, width = x.shape
     x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
     x = x.reshape(batch, height, width // fold, fold * channels).permute(0, 3, 1, 2)

@@ -98,7 +98,8 @@ def train(
     With a `team`, its other processes take the same steps at the same time.
     """
     network = new_network(config.widths, config.head, config.fold, config.seed).to(device)
-    network.to(memory_format=torch.channels_last)
+    layout = _layout(config, device, precision)
+    network.to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
     steps_per_epoch = sum(1 for _ in sampling.visits(frames, config, 0))
     schedule: OneCycleLR | ReduceLROnPlateau = (
@@ -121,7 +122,7 @@ def train(
                 continue  # done in an earlier sitting
             started = time.monotonic()
             with torch.enable_grad(), autocast:
-                reconstruction, temporal = _objective(asked, frames, crops, config, device)
+                reconstruction, temporal = _objective(asked, frames, crops, config, device, layout)
                 total = (1 - config.alpha) * reconstruction + config.alpha * temporal
             optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
@@ -144,8 +145,19 @@ def train(
             yield progress
 
 
+def _layout(config: Config, device: torch.device, precision: Precision) -> torch.memory_format:
+    """The memory layout in which a step is fastest: docs/performance.md has the figures."""
+    wide = config.head == "ratio"
+    return torch.contiguous_format if wide and device.type == "cpu" and precision == "fp32" else torch.channels_last
+
+
 def _objective(
-    network: UNet | Shared, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
+    network: UNet | Shared,
+    frames: sampling.Frames,
+    crops: list[sampling.Crop],
+    config: Config,
+    device: torch.device,
+    layout: torch.memory_format,
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction and temporal loss of the crops of one step."""
     if config.head == "stops":
@@ -154,7 +166,7 @@ def _objective(
     places = frames.pairs[crop.pair] if config.alpha > 0 else frames.pairs[crop.pair][:1]
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place in places])
     o, f = camera.shift(x, crop.jitter_stops), camera.shift(x, crop.jitter_stops + STEP_STOPS)
-    delta = answer(network, f)
+    delta = answer(network, f, layout)
     reconstruction = losses.reconstruction(delta[:1], o[:1], f[:1])
     if config.alpha == 0:
         return reconstruction, reconstruction.new_zeros(())
@@ -188,10 +200,10 @@ def _stops_objective(
     return loss, losses.steady(*told, white) if config.alpha > 0 else loss.new_zeros(())
 
 
-def answer(network: UNet | Shared, x: Tensor) -> Tensor:
+def answer(network: UNet | Shared, x: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:
     """The network's answer for pictures of any size: edges repeated up to its multiple, the answer cut back."""
     height, width = x.shape[-2:]
-    x = pad(x, network.multiple).contiguous(memory_format=torch.channels_last)
+    x = pad(x, network.multiple).contiguous(memory_format=layout)
     out: Tensor = network(x)
     return out[..., :height, :width]
 
