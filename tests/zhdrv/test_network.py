@@ -66,7 +66,8 @@ def test_odd_sizes_are_padded_by_their_edges_and_cut_back(config: Config, height
     columns = torch.arange(-(-width // multiple) * multiple).clamp(max=width - 1)
     with torch.no_grad():
         out = answer(model, x)
-        assert torch.equal(out, model(x[..., rows, :][..., columns])[..., :height, :width])
+        # in another memory layout, of which only the last bits know
+        assert torch.allclose(out, model(x[..., rows, :][..., columns])[..., :height, :width], atol=1e-6)
     assert out.shape == x.shape
 
 
