@@ -1,6 +1,7 @@
 """What all tests share: a cache folder of their own, real processes to run scripts in, and the --slow switch."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # by nohup or a shell's &: processes that tests stop inherit it
+        signal.signal(number, usual)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
