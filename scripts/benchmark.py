@@ -57,8 +57,6 @@ from vszhdrv.zhdrv.expansion import Expander
 from vszhdrv.zhdrv.network import new_network
 
 CLIP = Path(__file__).parents[1] / "examples" / "room.mp4"
-PAUSE = 0.3
-"""Seconds before each turn: the last one's threads wait for more work for a while, and take a processor each."""
 TIMES = 10
 """A single convolution runs this often in a turn: the first finds cold caches and sleeping threads."""
 HELD = 3
@@ -163,14 +161,13 @@ def measured(cases: dict[str, Callable[[], int]], rounds: int) -> list[Row]:
     """Milliseconds of each case for one of what it does: it returns how many that were. Cases run in turns."""
     wall: dict[str, list[float]] = {name: [] for name in cases}
     processors: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in cases.items():
-            time.sleep(PAUSE)
+            run()  # not timed: the last case's threads wait for more work, and this one's memory may be cold
             started, used = time.perf_counter(), time.process_time()
             count = run()
-            if turn:  # the first pays for memory and kernels
-                wall[name].append(1e3 * (time.perf_counter() - started) / count)
-                processors[name].append(1e3 * (time.process_time() - used) / count)
+            wall[name].append(1e3 * (time.perf_counter() - started) / count)
+            processors[name].append(1e3 * (time.process_time() - used) / count)
     return [
         {"case": name, "ms": statistics.median(wall[name]), "cpu ms": statistics.median(processors[name])}
         for name in cases
@@ -420,7 +417,7 @@ def length(options: argparse.Namespace) -> list[Row]:
         started = time.perf_counter()
         expanded = job_of(clip, expander)
         there = 1e3 * (time.perf_counter() - started)
-        count = min(10, frames_of_clip // (options.rounds + 2))
+        count = frames_of_clip // (2 * options.rounds + 2) if frames_of_clip < 500 else 40
         (row,) = measured({f"{frames_of_clip} frames": through(expanded, count)}, options.rounds)
         rows.append({**row, "ms until the clip is there": there})
     return rows
