@@ -37,8 +37,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,10 @@ def job_of(clip: vs.VideoNode, expander: Expander) -> vs.VideoNode:
 
 def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
     """Requests the next `count` frames, as many at once as VapourSynth likes."""
-    ahead: Iterator[int] = iter(range(0, clip.num_frames - count, count))
+    ahead = clip.frames(close=True)  # one for all turns: at its end it collects garbage for a tenth of a second
 
     def run() -> int:
-        first = next(ahead)
-        for _ in clip[first : first + count].frames(close=True):
+        for _ in islice(ahead, count):
             pass
         return count
 
