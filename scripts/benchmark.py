@@ -101,6 +101,7 @@ class Baseline(nn.Module):
             x = torch.cat((x, levels.pop()), 1)
         return self.head(x)
 
+    @torch.no_grad()
     def expand(self, sdr: Tensor) -> np.ndarray:
         """(1, 3, height, width) display-encoded to (height, width, 3) linear."""
         height, width = sdr.shape[-2:]
