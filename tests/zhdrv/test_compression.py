@@ -71,6 +71,12 @@ def test_any_size_and_grid(height: int, width: int, offset: tuple[int, int]) -> 
     assert difference.square().mean().sqrt() < 0.1  # noise's colour is lost, clipping moves some of its luma
 
 
+def test_autocast_leaves_its_precision_alone(pictures: Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        within = coded(pictures, 4)
+    assert torch.equal(within, coded(pictures, 4))
+
+
 def test_the_grid_moves_with_its_offset() -> None:
     edge = torch.zeros(1, 3, 32, 32)
     edge[..., 11:] = 1

@@ -70,6 +70,8 @@ def _holes(sdr: Tensor) -> NDArray[np.int_]:
 def coded(sdr: Tensor, step: float, top: int, left: int) -> Tensor:
     """What a decoder makes of display-encoded pictures that were coded as 4:2:0, rounded to 8 bits.
 
+    In float32 within autocast, too: bfloat16 would round more than the codec does.
+
     Args:
         sdr: `(batch, 3, height, width)`, [0, 1].
         step: the quantiser's, working values, over 0.
@@ -79,11 +81,12 @@ def coded(sdr: Tensor, step: float, top: int, left: int) -> Tensor:
     whole = 2 * BLOCK  # of luma, under one block of chroma
     x = F.pad(sdr, (left, -(left + width) % whole, top, -(top + height) % whole), mode="replicate")
     matrix = sdr.new_tensor(BT709)
-    ycc = torch.einsum("ij,bjhw->bihw", matrix, x)
-    luma, chroma = ycc[:, :1], F.avg_pool2d(ycc[:, 1:], 2)
-    chroma = F.interpolate(_quantised(chroma, step), scale_factor=2, mode="bilinear", align_corners=False)
-    decoded = torch.cat((_quantised(luma, step), chroma), dim=1)
-    rgb = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(matrix), decoded)
+    with torch.autocast(sdr.device.type, enabled=False):
+        ycc = torch.einsum("ij,bjhw->bihw", matrix, x)
+        luma, chroma = ycc[:, :1], F.avg_pool2d(ycc[:, 1:], 2)
+        chroma = F.interpolate(_quantised(chroma, step), scale_factor=2, mode="bilinear", align_corners=False)
+        decoded = torch.cat((_quantised(luma, step), chroma), dim=1)
+        rgb = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(matrix), decoded)
     return camera.round8(rgb[..., top : top + height, left : left + width].clamp(0, 1))
 
 
