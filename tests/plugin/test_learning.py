@@ -15,7 +15,7 @@ import vapoursynth as vs
 from vszhdrv.plugin import learning
 from vszhdrv.plugin.learning import Event, Job, prepare
 from vszhdrv.zhdrv import checkpoint, compression, sampling
-from vszhdrv.zhdrv.expansion import CLIP_RAMP
+from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -328,7 +328,7 @@ def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray
     learned(job)
     again = job_of(clip)
     assert again.look_up()
-    assert again.expander().ramp == (compression.RAMP if compressed else CLIP_RAMP)
+    assert again.expander().ramp == (COMPRESSED_RAMP if compressed else CLIP_RAMP)
     assert not material(job_of(clip, preset="paper")).compressed
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vszhdrv.zhdrv import camera, compression, expansion
+from vszhdrv.zhdrv import camera, expansion
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander, default_tile, evaluate, evaluate_at_once, exposures, merge, reaching, show
 from vszhdrv.zhdrv.network import UNet, new_network
@@ -284,7 +284,7 @@ def test_a_frame_in_which_nothing_clips_needs_no_network(monkeypatch: pytest.Mon
         expand(linear)
 
 
-@pytest.mark.parametrize("ramp", [expansion.CLIP_RAMP, compression.RAMP])
+@pytest.mark.parametrize("ramp", [expansion.CLIP_RAMP, expansion.COMPRESSED_RAMP])
 def test_the_ramp_begins_over_its_foot(ramp: tuple[float, float]) -> None:
     expand = expander("fast")
     expand.ramp = ramp

@@ -68,7 +68,8 @@ def expand(
         levels = light.frame_light(hdr, white, job.colour.primaries)
         return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits}
 
-    return job.expand(compute, follow=follow)
+    as_it_is = strength == 1 and not peak  # then frames are expanded where they lie
+    return job.expand(None if as_it_is else compute, follow=follow)
 
 
 def mask(

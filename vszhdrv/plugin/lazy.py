@@ -71,7 +71,7 @@ def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.Video
     def take(reading: Reading, place: int, n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         reading.take(place, planes_of(f), f.props)
         # Made here rather than asked of `token`: with nothing else to wait for, it is taken as soon as it is there.
-        return vs.core.create_video_frame(vs.core.get_video_format(vs.GRAY8), 1, 1)
+        return vs.core.create_video_frame(vs.GRAY8, 1, 1)
 
     # Requests of one frame of one filter that come while it is made share it: the job runs once at a time.
     finished = token.std.FrameEval(begin)

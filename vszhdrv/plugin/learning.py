@@ -464,8 +464,7 @@ class Job:
 
     def expander(self) -> Expander:
         """The trained network, ready for frames. Raises ValueError where the weights are of another architecture."""
-        from vszhdrv.zhdrv import compression
-        from vszhdrv.zhdrv.expansion import CLIP_RAMP, Expander
+        from vszhdrv.zhdrv.expansion import Expander
         from vszhdrv.zhdrv.network import network_of
         from vszhdrv.zhdrv.overlays import Overlays
 
@@ -479,7 +478,7 @@ class Job:
             tile=self._tile(),
             overlays=Overlays.parse(overlays) if overlays else None,
             clip_point=float(metadata.get("clip_point", 1)),
-            ramp=compression.RAMP if metadata.get("compressed") == "True" else CLIP_RAMP,
+            compressed=metadata.get("compressed") == "True",
             tile_pad=self.tile_pad,
         )
 
@@ -567,14 +566,13 @@ class Job:
         "source", the expansion shown at -4, -2, +2 and +4 stops ("m4", "m2", "p2", "p4"), and "delta", the ratio of the
         picture at -2 stops to the source. Call it between two events of `learn`.
         """
-        from vszhdrv.zhdrv import compression, sampling
-        from vszhdrv.zhdrv.expansion import CLIP_RAMP, Expander, show
+        from vszhdrv.zhdrv import sampling
+        from vszhdrv.zhdrv.expansion import Expander, show
 
         assert self._training is not None
         material, progress = self._training
         device, precision = self._hardware()
-        ramp = compression.RAMP if material.compressed else CLIP_RAMP
-        expander = Expander(progress.network, self.config, device, precision, ramp=ramp)
+        expander = Expander(progress.network, self.config, device, precision, compressed=material.compressed)
         pictures = show(expander, sampling.most_exposed(material))
         progress.network.train()
         return pictures

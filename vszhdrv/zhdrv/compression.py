@@ -29,8 +29,6 @@ BT709 = ((0.2126, 0.7152, 0.0722), (-0.1146, -0.3854, 0.5), (0.5, -0.4542, -0.04
 
 WHITE = 0.95
 """Working values from which learning wants an answer: what clips may be darker after compression."""
-RAMP = (0.92, 0.96)
-"""In place of `expansion.CLIP_RAMP` where a clip is compressed."""
 
 FRAMES = 16
 """Frames that are looked at, at most."""

@@ -22,6 +22,8 @@ from .overlays import Overlays
 
 CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
+COMPRESSED_RAMP = (0.92, 0.96)
+"""The same in a clip that was compressed with losses, which leave what clips darker: docs/quality.md has the tries."""
 MERGE_FLOOR = 1 / 65535
 """Keeps the logarithm of black finite when exposures are merged (Banterle et al. 2024)."""
 TILE_BYTES = 2**28
@@ -61,7 +63,7 @@ class Expander:
         tile: height and width of the tiles that frames are computed in; None: whole, if they are not very large.
         tile_pad: pixels that a tile sees around itself; None: as far as the network reaches, so that no seam shows.
         clip_point: the working value from which the source clips (stops alone).
-        ramp: the working values, of a clip point of 1, between which predicted stops take effect.
+        compressed: whether the clip was compressed with losses.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Expander:
         tile: tuple[int, int] | None = None,
         overlays: Overlays | None = None,
         clip_point: float = 1.0,
-        ramp: tuple[float, float] = CLIP_RAMP,
+        compressed: bool = False,
         tile_pad: int | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
@@ -87,7 +89,7 @@ class Expander:
         self.overlays = overlays
         self.white = clip_point**camera.GAMMA
         """Linear light from which the source clips (stops alone)."""
-        self.ramp = ramp
+        self.ramp = COMPRESSED_RAMP if compressed else CLIP_RAMP
         self._cutting = threading.Lock()
 
     @torch.inference_mode()
