@@ -29,6 +29,7 @@ processor that others use too, the more telling time of all processors together.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -37,7 +38,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -204,12 +207,20 @@ def job_of(clip: vs.VideoNode, expander: Expander) -> vs.VideoNode:
 
 
 def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
-    """Requests the next `count` frames, as many at once as VapourSynth likes."""
-    ahead = clip.frames(close=True)  # one for all turns: at its end it collects garbage for a tenth of a second
+    """Requests the next `count` frames, as many at once as VapourSynth has threads, and none beyond them.
+
+    clip.frames() would go on reading ahead in the turns of the other cases.
+    """
+    ahead = itertools.count()
 
     def run() -> int:
-        for _ in islice(ahead, count):
-            pass
+        waiting: deque[Future[vs.VideoFrame]] = deque()
+        for n in islice(ahead, count):
+            if len(waiting) == vs.core.num_threads:
+                waiting.popleft().result().close()
+            waiting.append(clip.get_frame_async(n))
+        for request in waiting:
+            request.result().close()
         return count
 
     return run

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vszhdrv.plugin import frames
-from vszhdrv.plugin.frames import digest, digest_positions, on_request, read
+from vszhdrv.plugin.frames import Streams, digest, digest_positions, on_request, read
 
 core = vs.core
 
@@ -247,17 +247,36 @@ def test_streams_change_nothing_but_the_speed(length: int, planes: int) -> None:
             plane *= 2
         return own[:planes]
 
-    one, three = (on_request(clip, function, planes=planes, streams=lambda count=count: count) for count in (1, 3))
-    assert (three.format.id, three.num_frames, three.fps) == (one.format.id, length, clip.fps)
-    for n in (*range(length), *reversed(range(length))):
-        with one.get_frame(n) as expected, three.get_frame(n) as frame:
-            assert dict(frame.props) == dict(expected.props)
-            assert frame.props["mine"] == n
-            assert all(np.array_equal(frame[plane], expected[plane]) for plane in range(planes))
+    one, *others = (
+        on_request(clip, function, planes=planes, streams=lambda streams=streams: streams)
+        for streams in (Streams(), Streams(3), Streams(1, here=True), Streams(3, here=True))
+    )
+    for other in others:
+        assert (other.format.id, other.num_frames, other.fps) == (one.format.id, length, clip.fps)
+        for n in (*range(length), *reversed(range(length))):
+            with one.get_frame(n) as expected, other.get_frame(n) as frame:
+                assert dict(frame.props) == dict(expected.props)
+                assert frame.props["mine"] == n
+                assert all(np.array_equal(frame[plane], expected[plane]) for plane in range(planes))
 
 
+@pytest.mark.parametrize("here", [False, True])
+def test_frames_are_computed_where_the_streams_say(here: bool) -> None:
+    names = set()
+
+    def function(planes: list[np.ndarray]) -> list[np.ndarray]:
+        names.add(threading.current_thread().name)
+        return planes
+
+    clip = on_request(noise(), function, streams=lambda: Streams(2, here=here))
+    for request in [clip.get_frame_async(n) for n in range(8)]:
+        request.result().close()
+    assert ("zhdrv" in names) == (not here)
+
+
+@pytest.mark.parametrize("here", [False, True])
 @pytest.mark.parametrize("step", [1, 2])
-def test_as_many_frames_are_computed_at_once_as_there_are_streams(step: int) -> None:
+def test_as_many_frames_are_computed_at_once_as_there_are_streams(step: int, here: bool) -> None:
     """Also of a clip of which every second frame is taken."""
     both = threading.Barrier(2, timeout=30)
     asked: list[int] = []
@@ -266,9 +285,9 @@ def test_as_many_frames_are_computed_at_once_as_there_are_streams(step: int) -> 
         both.wait()  # each waits for another
         return planes
 
-    def streams() -> int:
+    def streams() -> Streams:
         asked.append(1)
-        return 2
+        return Streams(2, here=here)
 
     clip = on_request(noise(), function, streams=streams)
     assert asked == []  # nothing is chosen before the first frame
@@ -282,7 +301,7 @@ def test_an_error_names_its_frame_whichever_stream_it_is_of() -> None:
     def fail(planes: list[np.ndarray]) -> list[np.ndarray]:
         raise ValueError("no light")
 
-    clip = on_request(noise(), fail, streams=lambda: 3)
+    clip = on_request(noise(), fail, streams=lambda: Streams(3))
     for n in (7, 0, 5, 11):
         with pytest.raises(vs.Error) as caught:
             next(read(clip, [n]))
@@ -344,7 +363,7 @@ def test_nothing_keeps_the_function_once_the_clip_is_gone() -> None:
 
     network = Network()
     gone = weakref.ref(network)
-    clip = on_request(noise(), network, streams=lambda: 2)
+    clip = on_request(noise(), network, streams=lambda: Streams(2))
     for n in range(3):
         pixels(clip, n)
     del network, clip
@@ -353,15 +372,17 @@ def test_nothing_keeps_the_function_once_the_clip_is_gone() -> None:
 
 
 @pytest.mark.parametrize("taken", [0, 1])
-@pytest.mark.parametrize("streams", [1, 2, 5])
+@pytest.mark.parametrize("here", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_process_ends_while_frames_are_being_computed(
-    run_python: Callable[..., Any], taken: int, streams: int
+    run_python: Callable[..., Any], taken: int, count: int, here: bool
 ) -> None:
     ended = run_python(
         HEADER
         + "import time\n"
         + "clip = vs.core.std.BlankClip(format=vs.RGBS, length=99)\n"
-        + f"slow = frames.on_request(clip, lambda planes: time.sleep(0.1) or planes, streams=lambda: {streams})\n"
+        + "def compute(planes):\n    time.sleep(0.1)\n    return planes\n"
+        + f"slow = frames.on_request(clip, compute, streams=lambda: frames.Streams({count}, {here}))\n"
         + "requests = [slow.get_frame_async(n) for n in range(9)]\n"
         + f"for n in range({taken}): requests[n].result()\n"
         + "print('the end')\n"

@@ -93,8 +93,7 @@ def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone()
                 for count in (threads, threads + 1, threads):
                     with hardware.lane(cpu, count):
                         seen.append(torch.get_num_threads())  # what OpenMP would start in this thread
-            else:
-                seen.append(torch.get_num_threads())
+            seen.append(torch.get_num_threads())
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -104,8 +103,8 @@ def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone()
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        assert in_a_new_thread(1) == [1, 2, 1]
-        assert in_a_new_thread(2) == [2, 3, 2]
+        assert in_a_new_thread(1) == [1, 2, 1, 4]
+        assert in_a_new_thread(2) == [2, 3, 2, 4]
         assert torch.get_num_threads() == 4
         assert in_a_new_thread(None) == [4]
     finally:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -24,7 +25,7 @@ from .colour import Colour, as_data, check_clip, linear_primaries, resolve_colou
 from .errors import FrameError, sentence
 
 __all__ = [
-    "Colour", "Digest", "FrameError", "check_clip", "digest", "digest_positions", "linear_primaries",
+    "Colour", "Digest", "FrameError", "Streams", "check_clip", "digest", "digest_positions", "linear_primaries",
     "on_passing", "on_request", "planes_of", "read", "resolve_colour",
     "to_encoded", "to_linear",
 ]  # fmt: skip
@@ -34,6 +35,17 @@ Props = Mapping[str, Any]
 Planes = list[Pixels]
 Computed = Planes | Pixels | tuple[Planes | Pixels, Mapping[str, Any]]
 _Task = tuple[Future[Computed], Callable[[Planes], Computed], Planes]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """How frames are computed on request."""
+
+    count: int = 1
+    """How many at the same time, 1 or more."""
+    here: bool = False
+    """On VapourSynth's own threads, which pays where one thread computes a frame: none has to be woken for it."""
+
 
 _DIGEST_RUNS = 4
 _DIGEST_RUN_LENGTH = 8
@@ -110,18 +122,18 @@ def on_request(
     function: Callable[[Planes], Computed],
     *,
     planes: int = 3,
-    streams: Callable[[], int] = lambda: 1,
+    streams: Callable[[], Streams] = Streams,
 ) -> vs.VideoNode:
     """A clip whose frame n is `function` of the clip's frame n, computed when the frame is requested.
 
     Args:
         clip: RGBS.
         function: from the frame's three planes, float32 (height, width), its own to write to, to `planes` of them: the
-            same list or others; or to such planes and a mapping of frame properties to set. It runs on threads that
-            compute for all clips of the process: torch keeps a team of threads per thread that calls it. It must
-            request no frames.
+            same list or others; or to such planes and a mapping of frame properties to set. Unless `streams` says
+            "here", it runs on threads that compute for all clips of the process: torch keeps a team of threads per
+            thread that calls it. It must request no frames.
         planes: 3 for RGBS, 1 for GRAYS that is not light (a mask), without the properties that describe light.
-        streams: says how many frames are computed at the same time, 1 or more. Asked once, at the first frame.
+        streams: says how many frames are computed at the same time, and where. Asked once, at the first frame.
 
     A ValueError or OSError of `function` is the frame's error, as one sentence; any other arrives with its traceback.
     The clip's frame properties stay, but for those that `function` sets.
@@ -129,13 +141,13 @@ def on_request(
     shape = clip if planes == 3 else clip.std.BlankClip(format=vs.GRAYS, keep=True)
     choosing = threading.Lock()
     turns: Iterator[vs.VideoNode] | None = None
-    count = 1
+    chosen = Streams()
 
     def compute(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         light = f.copy()
         own = planes_of(light)
         try:
-            computed = _workers.run(count, function, own)
+            computed = _workers.run(chosen, function, own)
         except (ValueError, OSError) as error:
             raise FrameError(f"frame {n}: {error}") from None
         pixels, props = computed if isinstance(computed, tuple) else (computed, {})
@@ -147,13 +159,13 @@ def on_request(
         return frame
 
     def choose(n: int) -> vs.VideoNode:
-        nonlocal turns, count
+        nonlocal turns, chosen
         with choosing:
             if turns is None:
-                count = streams()
+                chosen = streams()
                 # One node computes one frame at a time. No frame is asked for twice: nothing is to be kept for that.
                 clip.std.SetVideoCache(mode=0)
-                nodes = [shape.std.ModifyFrame(clip, compute) for _ in range(count)]
+                nodes = [shape.std.ModifyFrame(clip, compute) for _ in range(chosen.count)]
                 for node in nodes:
                     node.std.SetVideoCache(mode=0)
                 turns = cycle(nodes)
@@ -217,22 +229,27 @@ def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.Vid
 
 
 class _Workers:
-    """Threads that compute for all clips of the process: as many as one of them has streams, started when needed."""
+    """Where frames are computed: on threads of our own, as many as one clip has streams, started when needed, or on
+    those of VapourSynth. Either way none is left half-way when the process ends."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._threads: list[threading.Thread] = []
+        self._here = 0
+        """Frames that VapourSynth's threads are computing."""
         self._ending = False
         atexit.register(self._end)
 
-    def run(self, streams: int, function: Callable[[Planes], Computed], planes: Planes) -> Computed:
-        """function(planes), computed on one of `streams` threads or more; its exception too comes out here."""
+    def run(self, streams: Streams, function: Callable[[Planes], Computed], planes: Planes) -> Computed:
+        """function(planes), computed as `streams` says; its exception too comes out here."""
+        if streams.here:
+            return self._compute(function, planes)
         done: Future[Computed] = Future()
         with self._lock:
             if self._ending:
                 raise FrameError("the process is ending")
-            while len(self._threads) < streams:
+            while len(self._threads) < streams.count:
                 thread = threading.Thread(target=self._serve, name="zhdrv", daemon=True)
                 try:
                     thread.start()
@@ -241,6 +258,18 @@ class _Workers:
                 self._threads.append(thread)
             self._work.put((done, function, planes))
         return done.result()
+
+    def _compute(self, function: Callable[[Planes], Computed], planes: Planes) -> Computed:
+        with self._lock:
+            if self._ending:
+                raise FrameError("the process is ending")
+            self._here += 1
+        try:
+            return function(planes)
+        finally:
+            with self._lock:
+                self._here -= 1
+                self._lock.notify_all()
 
     def _serve(self) -> None:
         while task := self._work.get():
@@ -266,6 +295,8 @@ class _Workers:
             self._work.put(None)
         for thread in self._threads:
             thread.join()
+        with self._lock:
+            self._lock.wait_for(lambda: not self._here)
 
 
 _workers = _Workers()

@@ -515,13 +515,14 @@ class Job:
         load = cache(self.expander)
         threads = 1
 
-        def streams() -> int:
+        def streams() -> frames.Streams:
             from vszhdrv.zhdrv.hardware import torch_threads
 
             nonlocal threads
             count = self._streams()
             threads = max(1, torch_threads() // count)
-            return count
+            device, _ = self._hardware()
+            return frames.Streams(count, here=device.type == "cpu" and threads == 1)
 
         def compute(light: frames.Planes) -> frames.Computed:
             from vszhdrv.zhdrv.hardware import lane

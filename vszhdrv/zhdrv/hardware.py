@@ -94,8 +94,8 @@ def default_streams(device: torch.device, bytes_each: int) -> int:
 def lane(device: torch.device, threads: int) -> Iterator[None]:
     """What is computed inside leaves room for others: on a processor it takes so many threads, on a card a stream.
 
-    For a thread that computes frames and nothing else: the number of threads stays with it. Those of other threads,
-    and torch's own for the process, stay as they are.
+    The number is this thread's alone, and what it was before afterwards; that of other threads, and torch's own for the
+    process, stay as they are.
     """
     if device.type == "cuda":
         streams = _this_thread.__dict__.setdefault("streams", {})
@@ -103,13 +103,13 @@ def lane(device: torch.device, threads: int) -> Iterator[None]:
             streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(streams[device]):
             yield
-        return
-    if device.type == "cpu" and getattr(_this_thread, "threads", None) != threads:
+    elif device.type == "cpu":
         torch.get_num_threads()  # torch sets a new thread's number when it is first asked, and would undo ours
         keep_memory()
-        _openmp().limit(limits=threads, user_api="openmp")
-        _this_thread.threads = threads
-    yield
+        with _openmp().limit(limits=threads):
+            yield
+    else:
+        yield
 
 
 @cache
@@ -127,4 +127,4 @@ def keep_memory() -> None:
 
 @cache
 def _openmp() -> ThreadpoolController:
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="openmp")
