@@ -13,7 +13,8 @@
 
     expand   a frame through VapourSynth: Expand, the same as ONNX in vs-mlrt (processor), `baseline`, a mere copy
     paper    the same with the paper preset's network
-    peak     the network's multiply-adds a second, of the largest rate of any one convolution of its shapes
+    peak     the multiply-adds a second of network and training step, of the largest rate of any one convolution of
+             these shapes
     train    a training step of fast, paper and `baseline`, and the whole training it makes
     memory   what a process takes above its imports while it expands a frame of --size
     pixels   a frame's time against its size
@@ -57,7 +58,7 @@ from vszhdrv.export import write_onnx
 from vszhdrv.plugin import frames, learning
 from vszhdrv.zhdrv import hardware, sampling, training
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.expansion import Expander
+from vszhdrv.zhdrv.expansion import Expander, working_memory
 from vszhdrv.zhdrv.network import new_network
 
 CLIP = Path(__file__).parents[1] / "examples" / "room.mp4"
@@ -269,7 +270,7 @@ def paper(options: argparse.Namespace) -> list[Row]:
     return expand(options, "paper")
 
 
-def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[Any, ...]]]:
+def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
     """Multiply-adds of the convolutions that `run` runs, and their shapes."""
     total, shapes = 0.0, []
     original = F.conv2d
@@ -290,49 +291,77 @@ def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[Any, ...]]]
 
 
 def peak(options: argparse.Namespace) -> list[Row]:
-    """Of the network alone, every pixel computed, and of a training step: forwards, and twice as much backwards."""
-    width, height = options.size
+    """Of the network alone, every pixel computed by the threads of one stream, and of a training step, by all threads:
+    forwards, and twice as much backwards. Each beside the same convolutions on as many threads."""
     device = options.device
-    expander = network_of("fast", width, height, device)
-    network = expander.network
-    multiple = network.multiple
-    x = torch.rand(1, 3, -(-height // multiple) * multiple, -(-width // multiple) * multiple, device=device)
-    x = x.contiguous(memory_format=torch.channels_last)
-    dtype = torch.bfloat16 if expander.precision == "bf16" else torch.float32
+    expander = network_of("fast", *options.size, device)
+    step, step_adds = training_step("fast", options.size, device)
+    whole, adds, shapes = network_alone(expander, options.size)
+    threads = hardware.torch_threads()
+    config, (width, height) = expander.config, options.size
+    streams = hardware.default_streams(device, working_memory(config, (height, width), None, None))
+    rows = []
+    for name, run, work, count in (
+        ("the network", whole, adds, max(1, threads // streams)),
+        ("a training step", step, step_adds, threads),
+    ):
+        cases = {name: run}
+        works = {name: work}
+        for seen, kernel in shapes:
+            case = f"{kernel[1]} to {kernel[0]} channels, {kernel[2]}x{kernel[3]}, {seen[3]}x{seen[2]}"
+            cases[case] = convolution(seen, kernel, device, expander.precision)
+            works[case] = float(np.prod(kernel)) * seen[2] * seen[3]
+        with hardware.lane(device, count):
+            found = measured(cases, options.rounds)
+        rates = [works[row["case"]] / row["ms"] / 1e6 for row in found]
+        best = max(rates[1:])
+        rows += [
+            {"threads": count, **row, "Gmac/s": rate, "of the best": rate / best}
+            for row, rate in zip(found, rates, strict=True)
+        ]
+    return rows
 
-    def whole() -> int:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+
+def network_alone(
+    expander: Expander, size: tuple[int, int]
+) -> tuple[Callable[[], int], float, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The network on a picture of this size, its multiply-adds, and the shapes of its square convolutions."""
+    device, network = expander.device, expander.network
+    width, height = size
+    x = torch.rand(
+        1, 3, -(-height // network.multiple) * network.multiple, -(-width // network.multiple) * network.multiple
+    )
+    x = x.to(device).contiguous(memory_format=torch.channels_last)
+
+    def run() -> int:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=expander.precision == "bf16"):
             for _ in range(TIMES):
                 network(x)
             synchronized(device)
         return TIMES
 
-    adds, shapes = multiply_adds(whole)
-    adds /= TIMES
-    step, step_adds = training_step("fast", (width, height), device)
-    cases: dict[str, Callable[[], int]] = {"the network": whole, "a training step": step}
-    work = {"the network": adds, "a training step": step_adds}
-    for seen, kernel in sorted(set(shapes)):
-        if kernel[2] != kernel[3]:
-            continue
-        picture = torch.rand(seen, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        weight = torch.rand(kernel, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    adds, shapes = multiply_adds(run)
+    return run, adds / TIMES, sorted({(seen, kernel) for seen, kernel in shapes if kernel[2] == kernel[3]})
 
-        def alone(picture: Tensor = picture, weight: Tensor = weight) -> int:
-            with torch.inference_mode():
-                for _ in range(TIMES):
-                    F.conv2d(picture, weight, padding=weight.shape[-1] // 2)
-                synchronized(device)
-            return TIMES
 
-        name = f"{kernel[1]} to {kernel[0]} channels, {kernel[2]}x{kernel[3]}, {seen[3]}x{seen[2]}"
-        cases[name] = alone
-        work[name] = float(np.prod(kernel)) * seen[2] * seen[3]
-    rows = measured(cases, options.rounds)
-    for row in rows:
-        row["Gmac/s"] = work[row["case"]] / row["ms"] / 1e6
-    best = max(row["Gmac/s"] for row in rows[2:])
-    return [{**row, "of the best": row["Gmac/s"] / best} for row in rows]
+def convolution(
+    seen: tuple[int, ...], kernel: tuple[int, ...], device: torch.device, precision: hardware.Precision
+) -> Callable[[], int]:
+    """One convolution by itself."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    picture, weight = (
+        torch.rand(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        for shape in (seen, kernel)
+    )
+
+    def run() -> int:
+        with torch.inference_mode():
+            for _ in range(TIMES):
+                F.conv2d(picture, weight, padding=weight.shape[-1] // 2)
+            synchronized(device)
+        return TIMES
+
+    return run
 
 
 def material(size: tuple[int, int]) -> sampling.Frames:
