@@ -52,3 +52,21 @@ def network(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     path = tmp_path_factory.mktemp("network") / "fast.safetensors"
     assert vs.core.zhdrv.Train(moving(), epochs=1, device="cpu", cache="", path=str(path)) == str(path)
     return path
+
+
+@pytest.fixture
+def overlaid() -> Any:
+    """A texture that moves between black bars, with a white square that keeps its place in the picture."""
+    texture = np.random.default_rng(0).random((8, 16)).repeat(8, 0).repeat(6, 1)
+
+    def draw(n: int, f: Any) -> Any:
+        f = f.copy()
+        for plane in range(3):
+            pixels = np.asarray(f[plane])
+            pixels[:] = (np.roll(texture, 5 * n, 1) * 300).clip(0, 255)
+            pixels[:8] = pixels[-8:] = 0
+            pixels[20:26, 40:46] = 255
+        return f
+
+    blank = vs.core.std.BlankClip(format=vs.RGB24, width=96, height=64, length=12)
+    return blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=13, _Primaries=1)

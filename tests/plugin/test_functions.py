@@ -3,7 +3,6 @@
 import pickle
 import re
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,52 +265,6 @@ def test_streams_give_the_same_bits_in_any_order(make_clip: MakeClip, network: P
     for n, request in requests.items():
         with request.result() as frame:
             assert np.array_equal(np.stack(frames.planes_of(frame)), expected[n])
-
-
-def test_a_stream_has_its_share_of_the_threads(
-    make_clip: MakeClip, network: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    from vszhdrv.zhdrv.expansion import Expander
-
-    seen: list[tuple[int, int]] = []
-    loaded: list[Expander] = []
-    create, expand = Expander.__init__, Expander.expand_in_place
-
-    def counted(self: Expander, *arguments: Any, **options: Any) -> None:
-        loaded.append(self)
-        create(self, *arguments, **options)
-
-    def looked_at(self: Expander, planes: Any) -> None:
-        seen.append((threading.get_ident(), torch.get_num_threads()))
-        expand(self, planes)
-
-    monkeypatch.setattr(Expander, "__init__", counted)
-    monkeypatch.setattr(Expander, "expand_in_place", looked_at)
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        for count, share in ((2, 2), (1, 4), (3, 1), (6, 1)):
-            seen.clear()
-            loaded.clear()
-            clip = core.zhdrv.Expand(make_clip(), device="cpu", weights=str(network), num_streams=count)
-            for request in [clip.get_frame_async(n) for n in range(6)]:
-                request.result().close()
-            assert {threads for _, threads in seen} == {share}
-            assert threading.get_ident() not in {thread for thread, _ in seen}
-            assert len(loaded) == 1
-            assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_tile_pad_reaches_the_expander(make_clip: MakeClip, network: Path) -> None:
-    clip = make_clip(width=260, height=200)
-    options = dict(weights=str(network), precision="fp32", tile=[64, 64])
-    seamless, seams = (pixels(expanded(clip, **options, **more)) for more in ({}, dict(tile_pad=0)))
-    assert np.allclose(seamless, pixels(expanded(clip, **options, tile_pad=1000)), rtol=1e-4)
-    assert not np.allclose(seamless, seams, rtol=1e-4)
 
 
 # Errors. Each is one sentence for the user, and leaves nothing behind.

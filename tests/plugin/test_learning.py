@@ -12,7 +12,7 @@ import pytest
 import torch
 import vapoursynth as vs
 
-from vszhdrv.plugin import learning
+from vszhdrv.plugin import frames, learning
 from vszhdrv.plugin.learning import Event, Job, prepare
 from vszhdrv.zhdrv import checkpoint, compression, sampling
 from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP
@@ -58,13 +58,13 @@ def material(job: Job) -> sampling.Frames:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The positions of every batch of frames that is read for the training."""
     seen: list[list[int]] = []
-    read = learning.frames.read
+    read = frames.read
 
     def noting(clip: Any, positions: Any) -> Any:
         seen.append(list(positions))
         return read(clip, positions)
 
-    monkeypatch.setattr(learning.frames, "read", noting)
+    monkeypatch.setattr(frames, "read", noting)
     return seen
 
 
@@ -194,28 +194,6 @@ def test_the_weights_header_says_where_they_come_from(make_clip: MakeClip) -> No
     assert metadata["torch"] == torch.__version__
 
 
-def test_fast_reads_all_frames_of_a_short_clip_once(make_clip: MakeClip, reads: list[list[int]]) -> None:
-    learned(job_of(make_clip(width=16, height=16, length=40)))
-    assert reads == [list(range(40))]
-
-
-def test_the_paper_scores_all_and_reads_a_sixth_with_successors(make_clip: MakeClip, reads: list[list[int]]) -> None:
-    clip = make_clip(width=16, height=16, length=42, _SceneChangePrev=0)  # so fast that it would look like cuts
-    held = material(job_of(clip, preset="paper"))
-    scored, read = reads
-    assert scored == list(range(42))
-    drawn = [read[place] for place, _ in held.pairs]
-    assert len(drawn) == 7  # 42 / 6
-    assert [read[place] for _, place in held.pairs] == [n + 1 if n < 41 else n - 1 for n in drawn]
-    assert held.pixels.shape == (len(read), 3, 16, 16)
-
-
-def test_stills_are_all_read_and_travel_alone(make_clip: MakeClip, reads: list[list[int]]) -> None:
-    held = material(job_of(make_clip(width=16, height=16, length=40), preset="paper", still=True))
-    assert reads == [list(range(40))]
-    assert held.pairs == tuple((n, n) for n in range(40))
-
-
 def test_a_range_is_learned_from_and_all_is_expanded(make_clip: MakeClip, reads: list[list[int]]) -> None:
     clip = make_clip(width=32, height=16, length=12)
     ranged = job_of(clip, train_range=[3, 7])
@@ -247,65 +225,18 @@ def test_a_range_is_taken_from_the_first_requested_frame_on_too(make_clip: MakeC
     assert job_of(clip, steps=50, train_range=[35, 39]).look_up()
 
 
-def test_a_companion_from_another_shot_is_left_behind(make_clip: MakeClip) -> None:
-    clip = make_clip(width=64, height=16, length=12, _SceneChangePrev=0)
-    assert material(job_of(clip, preset="paper")).pairs == tuple((n, n + 1 if n < 11 else 10) for n in range(12))
-    cut = clip[:5] + clip[5].std.SetFrameProps(_SceneChangePrev=1) + clip[6:]
-    pairs = material(job_of(cut, preset="paper")).pairs
-    assert pairs == tuple((n, {4: 4, 11: 10}.get(n, n + 1)) for n in range(12))
-
-
-def test_a_short_shot_is_learned_from(make_clip: MakeClip, reads: list[list[int]]) -> None:
-    clip = make_clip(width=16, height=16, length=300)
-    clip = clip[:100] + clip[100].std.SetFrameProps(_SceneChangePrev=1, _SceneChangeNext=1) + clip[101:]
-    learned(job_of(clip, alpha=0.0))
-    scored, read = reads
-    assert (len(scored), len(read)) == (300, 128)
-    assert 100 in read
-
-
-def test_fast_reads_successors_for_its_temporal_loss(make_clip: MakeClip, reads: list[list[int]]) -> None:
-    learned(job_of(make_clip(width=16, height=16, length=300)))
-    _, read = reads
-    assert 128 < len(read) <= 256
-
-
-def overlaid() -> Any:
-    """A texture that moves between black bars, with a white square that keeps its place in the picture."""
-    texture = np.random.default_rng(0).random((8, 16)).repeat(8, 0).repeat(6, 1)
-
-    def draw(n: int, f: Any) -> Any:
-        f = f.copy()
-        for plane in range(3):
-            pixels = np.asarray(f[plane])
-            pixels[:] = (np.roll(texture, 5 * n, 1) * 300).clip(0, 255)
-            pixels[:8] = pixels[-8:] = 0
-            pixels[20:26, 40:46] = 255
-        return f
-
-    blank = vs.core.std.BlankClip(format=vs.RGB24, width=96, height=64, length=12)
-    return blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=13, _Primaries=1)
-
-
-def test_overlays_stay_out_of_learning_and_stay_as_they_are() -> None:
-    clip = overlaid()
-    job = job_of(clip)
-    held = material(job)
-    assert held.overlays is not None
-    assert held.pixels.shape == (12, 3, 48, 96)
-    assert (held.pixels[:, :, 12:18, 40:46] == 0).all()
+def test_overlays_stay_as_they_are(overlaid: Any) -> None:
+    job = job_of(overlaid)
     learned(job)
-    for again in (job, job_of(clip)):
+    for again in (job, job_of(overlaid)):
         learned(again)
         before, after = (
-            np.stack([light for light, _ in learning.frames.read(each, range(12))])
-            for each in (learning.frames.to_linear(clip, job.colour), again.expand())
+            np.stack([light for light, _ in frames.read(each, range(12))])
+            for each in (frames.to_linear(overlaid, job.colour), again.expand())
         )
         assert np.array_equal(after[..., 20:26, 40:46], before[..., 20:26, 40:46])
         assert np.array_equal(after[..., :8, :], before[..., :8, :])
         assert after.max() > before.max()
-    paper = material(job_of(clip, preset="paper"))
-    assert (paper.overlays, paper.pixels.shape) == (None, (12, 3, 64, 96))
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -330,33 +261,6 @@ def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray
     assert again.look_up()
     assert again.expander().ramp == (COMPRESSED_RAMP if compressed else CLIP_RAMP)
     assert not material(job_of(clip, preset="paper")).compressed
-
-
-@pytest.mark.parametrize(
-    ("format", "dtype", "tolerance"),
-    [(vs.RGB24, torch.uint8, 0.5 / 255), (vs.YUV444P10, torch.uint16, 1e-5), (vs.RGBS, torch.uint16, 1e-5)],
-)
-def test_frames_are_held_in_the_working_encoding_at_the_sources_depth(
-    make_clip: MakeClip, format: int, dtype: torch.dtype, tolerance: float
-) -> None:
-    job = job_of(make_clip(format, length=2))
-    held = material(job)
-    assert (held.pixels.dtype, held.pixels.shape) == (dtype, (2, 3, 48, 64))
-    light, _ = next(learning.frames.read(learning.frames.to_linear(job.clip, job.colour), [1]))
-    expected = np.clip(light, 0, 1) ** (1 / 2.2)
-    assert np.abs(sampling.scaled(held.pixels[1]).numpy() - expected).max() <= tolerance + 1e-6
-
-
-def test_frames_that_would_not_fit_are_held_smaller(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = make_clip(width=128, height=96)
-    whole = prepare(clip)._encoded(6)
-    assert (whole.width, whole.height) == (128, 96)
-    monkeypatch.setattr(learning, "MEMORY_BYTES", 6 * 64 * 48 * 3)
-    held = prepare(clip)._encoded(6)
-    assert (held.width, held.height) == (64, 48)
-    deep = prepare(make_clip(vs.RGB48, 128, 96))._encoded(6)
-    assert deep.width * deep.height * 6 * 3 * 2 <= 6 * 64 * 48 * 3
-    learned(job_of(clip))
 
 
 def test_pictures_while_it_learns(make_clip: MakeClip) -> None:

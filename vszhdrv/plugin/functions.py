@@ -17,7 +17,9 @@ from vszhdrv import exr, light
 from vszhdrv.progress import Meters, duration
 
 from . import frames
-from .learning import Event, Job, Pixels, log, prepare
+from .frames import Pixels
+from .learning import Event, Job, prepare
+from .log import log
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander

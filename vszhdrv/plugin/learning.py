@@ -1,18 +1,17 @@
-"""One clip's way from its frames to a trained network: from the store, or trained now.
+"""One clip's way to its trained network: from the store, or trained now.
 
 Apart from functions.py because the command line walks the same way step by step (train only, pictures while training),
 where the plugin walks it in one go. torch is imported only where it computes: a network that the store has costs none.
+What is learned from is material.py's subject, what becomes of the network expanding.py's.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,8 +26,10 @@ from vszhdrv.store import key as store_key
 from vszhdrv.zhdrv import checkpoint
 from vszhdrv.zhdrv.config import RECIPE, Config
 
-from . import frames, lazy
+from . import expanding, frames, lazy, material
+from .expanding import Computing
 from .lazy import Reading
+from .log import log, warn
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
@@ -36,16 +37,11 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.sampling import Frames
     from vszhdrv.zhdrv.training import Progress, Weights
 
-Pixels = NDArray[Any]
 Follow = Callable[[Generator["Event"]], None]
 """Lets a job learn: iterates over its events to the end."""
 
-MEMORY_BYTES = 2 * 2**30
-"""The training frames that are held in memory take no more; larger ones are held scaled down."""
 STATE_SECONDS = 20
 """A training's state is saved this often: a killed run loses no more."""
-MOST_STREAMS = 64
-"""Each is a thread."""
 MEASURED_STEPS = 5
 """Steps after which the remaining time is told."""
 
@@ -124,35 +120,14 @@ def prepare(
         seed=seed,
         still=still,
     ).for_size(clip.width, clip.height)
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ValueError(f"precision must be auto, bf16 or fp32, not {precision!r}")
-    if device not in ("auto", "cpu"):
-        from vszhdrv.zhdrv.hardware import choose_device
-
-        choose_device(device)
-    if tile and (len(tile) != 2 or min(tile) < 64 or any(side % 64 for side in tile)):
-        raise ValueError(f"tile must be width and height, each a multiple of 64, not {tile}")
-    if tile_pad is not None and tile_pad < 0:
-        raise ValueError(f"tile_pad must be 0 or more pixels, not {tile_pad}")
-    if num_streams is not None and not 1 <= num_streams <= MOST_STREAMS:
-        raise ValueError(f"num_streams must be from 1 to {MOST_STREAMS}, not {num_streams}")
+    computing = Computing(device, precision, tile, tile_pad, num_streams)
     taught = _taught(train_range, clip.num_frames, still=still)
     given = _given_weights(Path(weights), config) if weights else None
     colour = frames.resolve_colour(
         clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn
     )
     cached = Store(store_folder(cache), warn)
-    return Job(clip, taught, colour, config, device, precision, cached, train, tile, tile_pad, num_streams, given)
-
-
-def log(sentence: str) -> None:
-    """Tell the user how things go, in VapourSynth's log."""
-    vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, f"zhdrv: {sentence}")
-
-
-def warn(sentence: str) -> None:
-    """Say something that the user should know, in VapourSynth's log."""
-    vs.core.log_message(vs.MESSAGE_TYPE_WARNING, f"zhdrv: {sentence}")
+    return Job(clip, taught, colour, config, computing, cached, train, given)
 
 
 def _taught(train_range: list[int] | None, length: int, *, still: bool) -> range:
@@ -190,8 +165,8 @@ def _read(readings: Generator[Reading, None, Frames]) -> Generator[Event, None, 
         try:
             reading = next(readings)
         except StopIteration as end:
-            material: Frames = end.value
-            return material
+            gathered: Frames = end.value
+            return gathered
         for place, (planes, props) in enumerate(frames.read(reading.clip, reading.positions)):
             reading.take(place, planes, props)
             yield Event(reading.kind, place + 1, len(reading.positions))
@@ -211,14 +186,9 @@ class Job:
     """The frames to learn from: all of the clip, or its `train_range`."""
     colour: frames.Colour
     config: Config
-    device_name: str
-    precision_name: str
+    computing: Computing
     store: Store
     may_train: bool
-    tile: list[int] | None
-    """Width and height."""
-    tile_pad: int | None
-    num_streams: int | None
     trained: Trained | None
     """The network, once there is one."""
     _training: tuple[Frames, Progress] | None = field(default=None, repr=False)
@@ -294,8 +264,8 @@ class Job:
             self.digest = fingerprint.hexdigest()
         if not self._look_up_or_refuse():
             log("reading frames to learn from")
-            material = yield from self._gather()
-            follow(lazy.until_exit(self._train_in_turn(material)))
+            gathered = yield from self._gather()
+            follow(lazy.until_exit(self._train_in_turn(gathered)))
 
     def _look_up_or_refuse(self) -> bool:
         if not self.look_up() and not self.may_train:
@@ -304,32 +274,35 @@ class Job:
             )
         return self.trained is not None
 
-    def _train_in_turn(self, material: Frames | None = None, team: Team | None = None) -> Generator[Event]:
-        """Train, unless somebody else does: then wait for their network. Reads `material` if there is none."""
+    def _train_in_turn(self, gathered: Frames | None = None, team: Team | None = None) -> Generator[Event]:
+        """Train, unless somebody else does: then wait for their network. Gathers what to learn from if it was not."""
         with self.store.training(self.key, self._say_waiting) as slot:
             if slot.found is not None:
                 self._take(slot.found)
                 return
-            if material is None:
-                material = yield from _read(self._gather())
-            yield from self._train(material, slot, team)
+            if gathered is None:
+                gathered = yield from _read(self._gather())
+            yield from self._train(gathered, slot, team)
+
+    def _gather(self) -> Generator[Reading, None, Frames]:
+        return material.gather(self.clip, self.taught, self.colour, self.config)
 
     def _say_waiting(self) -> None:
         log("another process or filter is training on this clip; waiting for its network")
 
-    def _train(self, material: Frames, slot: Slot, team: Team | None) -> Generator[Event]:
+    def _train(self, gathered: Frames, slot: Slot, team: Team | None) -> Generator[Event]:
         from vszhdrv.zhdrv import training
 
-        device, precision = self._hardware()
+        device, precision = self.computing.hardware()
         saved = measured = time.monotonic()
         progress = None
         first_step = 0
         try:
             state = slot.state()
             if team is not None:
-                team.send(material, self.config, device, precision, state)
-            for progress in training.train(material, self.config, device, precision, state, team):
-                self._training = material, progress
+                team.send(gathered, self.config, device, precision, state)
+            for progress in training.train(gathered, self.config, device, precision, state, team):
+                self._training = gathered, progress
                 now = time.monotonic()
                 if not first_step:  # the first step pays for memory and kernels: it is not measured
                     first_step, measured = progress.step, now
@@ -352,94 +325,17 @@ class Job:
         assert progress is not None
         best, last = progress.best, progress.weights
         processes = 1 if team is None else team.size
-        metadata = self._metadata(progress, str(device), precision, processes, material)
+        metadata = self._metadata(progress, str(device), precision, processes, gathered)
         path = slot.finish(best, last, metadata)
         if path is not None:
             self._take(path)
         else:
             self.trained = Trained(metadata, best=best, last=last)
 
-    def _hardware(self) -> tuple[Any, Any]:
-        """The torch device and the precision."""
-        from vszhdrv.zhdrv import hardware
-
-        device = hardware.choose_device(self.device_name)
-        return device, hardware.choose_precision(self.precision_name, device)
-
-    def _gather(self) -> Generator[Reading, None, Frames]:
-        """Which frames to learn from, and what becomes of them: the generator's value is a sampling.Frames."""
-        import torch
-
-        from vszhdrv.zhdrv import compression, sampling
-        from vszhdrv.zhdrv.overlays import Overlays
-
-        length, config = len(self.taught), self.config
-        candidates = sampling.candidates(length)
-        count = sampling.frames_to_draw(length, config)
-        encoded = self._encoded(count * (2 if config.alpha > 0 else 1))[self.taught.start : self.taught.stop]
-        full = 255 if encoded.format.bits_per_sample == 8 else 65535
-        drawn = candidates
-        if count < len(candidates):
-            scores = [0.0] * len(candidates)
-            glances: dict[int, sampling.Glance] = {}
-
-            def score(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
-                sdr = np.stack(list(planes)).astype(np.float32) / np.float32(full)
-                scores[place] = sampling.well_exposedness(sdr)
-                glances[place] = sampling.Glance.of(sdr, props)
-
-            yield Reading("scoring", encoded, candidates, score)
-            shots = sampling.shots_of(candidates, [glance for _, glance in sorted(glances.items())])
-            drawn = sampling.choose_frames(candidates, scores, count, config.seed, shots)
-        if config.alpha > 0:
-            numbers, pairs = sampling.with_successors(drawn, length)
-        else:
-            numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
-        pixels = np.empty((len(numbers), 3, encoded.height, encoded.width), np.uint8 if full == 255 else np.uint16)
-
-        held: dict[int, sampling.Glance] = {}
-
-        def keep(place: int, planes: Iterable[Pixels], props: frames.Props) -> None:
-            for channel, plane in enumerate(planes):
-                pixels[place, channel] = plane
-            if config.alpha > 0:
-                held[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
-
-        yield Reading("reading", encoded, numbers, keep)
-        if config.alpha > 0:
-            pairs = sampling.within_shots(pairs, held)
-        overlays = (
-            Overlays.find(pixels, [self.taught[number] for number in numbers]) if config.head == "stops" else None
-        )
-        if overlays:
-            for words in overlays.words():
-                log(words)
-            pixels = overlays.without(pixels)
-        white = sampling.clip_point(pixels) if config.head == "stops" else 1.0
-        material = sampling.Frames(torch.from_numpy(sampling.rescaled(pixels, white)), pairs, overlays or None, white)
-        if config.head == "stops" and compression.shows(material, config):
-            material = replace(material, compressed=True)
-        if not sampling.clips(material):
-            warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
-        elif sampling.all_clips(material):
-            warn("all of this clip clips: nothing in it shows what is hidden, and the result is a guess")
-        if material.compressed:
-            log("white is uneven, as compression leaves it: learning from pictures that are compressed as well")
-        return material
-
-    def _encoded(self, count: int) -> vs.VideoNode:
-        """The clip in the working encoding, small enough that `count` of its frames fit into MEMORY_BYTES."""
-        bytes_per_pixel = 3 * (1 if self.clip.format.bits_per_sample == 8 else 2)
-        scale = math.sqrt(MEMORY_BYTES / (count * self.clip.width * self.clip.height * bytes_per_pixel))
-        if scale >= 1:
-            return frames.to_encoded(self.clip, self.colour)
-        width, height = (max(16, int(size * scale)) for size in (self.clip.width, self.clip.height))
-        return frames.to_encoded(self.clip, self.colour, width=width, height=height)
-
     def _metadata(
-        self, progress: Progress, device: str, precision: str, processes: int, material: Frames
+        self, progress: Progress, device: str, precision: str, processes: int, gathered: Frames
     ) -> dict[str, str]:
-        """The header of the weights file: what a person, `_given_weights` or `expander` wants to know of them."""
+        """The header of the weights file: what a person, `_given_weights` or `expanding` wants to know of them."""
         import torch
 
         config = self.config
@@ -457,88 +353,28 @@ class Job:
             "precision": precision,
             "threads": str(torch.get_num_threads()),
             "processes": str(processes),
-            "clip_point": repr(material.clip_point),
-            "compressed": str(material.compressed),
-            **({} if material.overlays is None else {"overlays": str(material.overlays)}),
+            "clip_point": repr(gathered.clip_point),
+            "compressed": str(gathered.compressed),
+            **({} if gathered.overlays is None else {"overlays": str(gathered.overlays)}),
         }
 
     def expander(self) -> Expander:
         """The trained network, ready for frames. Raises ValueError where the weights are of another architecture."""
-        from vszhdrv.zhdrv.expansion import Expander
-        from vszhdrv.zhdrv.network import network_of
-        from vszhdrv.zhdrv.overlays import Overlays
-
         assert self.trained is not None
-        metadata = self.trained.metadata
-        overlays = metadata.get("overlays")
-        return Expander(
-            network_of(self.trained.weights(), **architecture(self.config)),
-            self.config,
-            *self._hardware(),
-            tile=self._tile(),
-            overlays=Overlays.parse(overlays) if overlays else None,
-            clip_point=float(metadata.get("clip_point", 1)),
-            compressed=metadata.get("compressed") == "True",
-            tile_pad=self.tile_pad,
-        )
-
-    def _tile(self) -> tuple[int, int] | None:
-        """Height and width."""
-        return (self.tile[1], self.tile[0]) if self.tile else None
-
-    def _streams(self) -> int:
-        """How many frames are computed at the same time."""
-        from vszhdrv.zhdrv.expansion import working_memory
-        from vszhdrv.zhdrv.hardware import default_streams
-
-        if self.num_streams is not None:
-            return self.num_streams
-        device, _ = self._hardware()
-        size = self.clip.height, self.clip.width
-        return default_streams(device, working_memory(self.config, size, self._tile(), self.tile_pad))
+        return expanding.expander(self.trained.weights(), self.trained.metadata, self.config, self.computing)
 
     def expand(
-        self,
-        function: Callable[[Expander, Pixels], frames.Computed] | None = None,
-        *,
-        planes: int = 3,
-        follow: Follow | None = None,
+        self, function: expanding.Function | None = None, *, planes: int = 3, follow: Follow | None = None
     ) -> vs.VideoNode:
-        """The clip whose frames the trained network expands on request: RGBS, linear light, 1.0 = SDR white.
+        """The clip whose frames the trained network expands on request, or of what `function` makes of them.
 
-        `function` makes something else of the Expander and a frame's linear light (3, height, width): an array of
-        `planes` planes, or such an array and frame properties. It is called by several threads at the same time. The
-        network is loaded at the first frame. With `follow`, what was not learned yet is learned then, too: it gets the
-        events of `learn`, and iterates to the end.
+        As `expanding.expanded`. With `follow`, what was not learned yet is learned when the first frame is requested:
+        it gets the events of `learn`, and iterates to the end.
         """
-        loading = threading.Lock()
-        load = cache(self.expander)
-        threads = 1
-
-        def streams() -> frames.Streams:
-            from vszhdrv.zhdrv.hardware import torch_threads
-
-            nonlocal threads
-            count = self._streams()
-            threads = max(1, torch_threads() // count)
-            device, _ = self._hardware()
-            return frames.Streams(count, here=device.type == "cpu" and threads == 1)
-
-        def compute(light: frames.Planes) -> frames.Computed:
-            from vszhdrv.zhdrv.hardware import lane
-
-            with loading:
-                expander = load()
-            with lane(expander.device, threads):
-                if function is not None:
-                    return function(expander, np.stack(light))
-                expander.expand_in_place(light)
-                return light
-
         linear = frames.to_linear(self.clip, self.colour)
         if follow is not None and self.trained is None:
             linear = lazy.after(linear, lambda: self._learn_by_requests(follow))
-        return frames.on_request(linear, compute, planes=planes, streams=streams)
+        return expanding.expanded(linear, self.expander, self.config, self.computing, function, planes=planes)
 
     def write_weights(self, path: Path | None) -> Path:
         """Write the weights to expand with to `path`; None: just say where the store has them.
@@ -571,9 +407,9 @@ class Job:
         from vszhdrv.zhdrv.expansion import Expander, show
 
         assert self._training is not None
-        material, progress = self._training
-        device, precision = self._hardware()
-        expander = Expander(progress.network, self.config, device, precision, compressed=material.compressed)
-        pictures = show(expander, sampling.most_exposed(material))
+        gathered, progress = self._training
+        device, precision = self.computing.hardware()
+        expander = Expander(progress.network, self.config, device, precision, compressed=gathered.compressed)
+        pictures = show(expander, sampling.most_exposed(gathered))
         progress.network.train()
         return pictures

@@ -1,0 +1,152 @@
+"""From a trained network to a clip whose frames it expands on request.
+
+Apart from learning.py because what happens at every frame has nothing to do with how the network was come by. torch is
+imported at the first frame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import vapoursynth as vs
+
+from . import frames
+
+if TYPE_CHECKING:
+    import torch
+
+    from vszhdrv.zhdrv.config import Config
+    from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.hardware import Precision
+    from vszhdrv.zhdrv.training import Weights
+
+    from .frames import Pixels
+
+Function = Callable[["Expander", "Pixels"], frames.Computed]
+"""Makes something of a frame's linear light (3, height, width): planes, or planes and frame properties.
+
+It is called by several threads at the same time.
+"""
+
+MOST_STREAMS = 64
+"""Each is a thread."""
+
+
+@dataclass(frozen=True)
+class Computing:
+    """By what, how exactly and in what portions frames are computed: core.zhdrv.Expand's arguments of these names.
+
+    Raises ValueError, one sentence, for a value that is not accepted or a device that is not there.
+    """
+
+    device_name: str = "auto"
+    precision_name: str = "auto"
+    tile: list[int] | None = None
+    """Width and height."""
+    tile_pad: int | None = None
+    num_streams: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision_name not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision must be auto, bf16 or fp32, not {self.precision_name!r}")
+        if self.device_name not in ("auto", "cpu"):
+            from vszhdrv.zhdrv.hardware import choose_device
+
+            choose_device(self.device_name)
+        if self.tile and (len(self.tile) != 2 or min(self.tile) < 64 or any(side % 64 for side in self.tile)):
+            raise ValueError(f"tile must be width and height, each a multiple of 64, not {self.tile}")
+        if self.tile_pad is not None and self.tile_pad < 0:
+            raise ValueError(f"tile_pad must be 0 or more pixels, not {self.tile_pad}")
+        if self.num_streams is not None and not 1 <= self.num_streams <= MOST_STREAMS:
+            raise ValueError(f"num_streams must be from 1 to {MOST_STREAMS}, not {self.num_streams}")
+
+    def hardware(self) -> tuple[torch.device, Precision]:
+        """The torch device and the precision."""
+        from vszhdrv.zhdrv import hardware
+
+        device = hardware.choose_device(self.device_name)
+        return device, hardware.choose_precision(self.precision_name, device)
+
+    @property
+    def tile_size(self) -> tuple[int, int] | None:
+        """Height and width."""
+        return (self.tile[1], self.tile[0]) if self.tile else None
+
+    def streams(self, config: Config, width: int, height: int) -> int:
+        """How many frames of this size are computed at the same time."""
+        from vszhdrv.zhdrv.expansion import working_memory
+        from vszhdrv.zhdrv.hardware import default_streams
+
+        if self.num_streams is not None:
+            return self.num_streams
+        device, _ = self.hardware()
+        return default_streams(device, working_memory(config, (height, width), self.tile_size, self.tile_pad))
+
+
+def expander(weights: Weights, metadata: Mapping[str, str], config: Config, computing: Computing) -> Expander:
+    """A trained network, ready for frames. Raises ValueError where the weights are of another architecture.
+
+    metadata: the header of the weights file, which says what was found in the clip.
+    """
+    from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.network import network_of
+    from vszhdrv.zhdrv.overlays import Overlays
+
+    overlays = metadata.get("overlays")
+    return Expander(
+        network_of(weights, config.widths, config.head, config.fold),
+        config,
+        *computing.hardware(),
+        tile=computing.tile_size,
+        overlays=Overlays.parse(overlays) if overlays else None,
+        clip_point=float(metadata.get("clip_point", 1)),
+        compressed=metadata.get("compressed") == "True",
+        tile_pad=computing.tile_pad,
+    )
+
+
+def expanded(
+    linear: vs.VideoNode,
+    load: Callable[[], Expander],
+    config: Config,
+    computing: Computing,
+    function: Function | None = None,
+    *,
+    planes: int = 3,
+) -> vs.VideoNode:
+    """A clip whose frames are expanded on request: RGBS, linear light, 1.0 = SDR white.
+
+    linear: the source as `frames.to_linear` returns it. load: gives the Expander; called once, at the first frame.
+    config, computing: what it was made with. function: makes `planes` planes of the Expander and a
+    frame's linear light; None: its expansion.
+    """
+    loading = threading.Lock()
+    loaded = cache(load)
+    threads = 1
+
+    def streams() -> frames.Streams:
+        from vszhdrv.zhdrv.hardware import torch_threads
+
+        nonlocal threads
+        count = computing.streams(config, linear.width, linear.height)
+        threads = max(1, torch_threads() // count)
+        device, _ = computing.hardware()
+        return frames.Streams(count, here=device.type == "cpu" and threads == 1)
+
+    def compute(light: frames.Planes) -> frames.Computed:
+        from vszhdrv.zhdrv.hardware import lane
+
+        with loading:
+            network = loaded()
+        with lane(network.device, threads):
+            if function is not None:
+                return function(network, np.stack(light))
+            network.expand_in_place(light)
+            return light
+
+    return frames.on_request(linear, compute, planes=planes, streams=streams)

@@ -1,0 +1,144 @@
+"""What is learned from: which of a clip's frames, and what becomes of them before a training sees them.
+
+Apart from learning.py because that is about one training among many processes, and this about pictures. It reads
+nothing itself: `gather` yields what it wants read, so that it can be done at once or in a frame callback (lazy.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import vapoursynth as vs
+
+from . import frames
+from .lazy import Reading
+from .log import log, warn
+
+if TYPE_CHECKING:
+    from vszhdrv.zhdrv.config import Config
+    from vszhdrv.zhdrv.sampling import Frames, Glance
+
+    from .frames import Pixels, Props
+
+Pairs = Sequence[tuple[int, int]]
+"""For each frame that was drawn, the places of itself and its companion among those that are held."""
+
+MEMORY_BYTES = 2 * 2**30
+"""The training frames that are held in memory take no more; larger ones are held scaled down."""
+
+
+def gather(
+    clip: vs.VideoNode, taught: range, colour: frames.Colour, config: Config
+) -> Generator[Reading, None, Frames]:
+    """Choose among the frames `taught` of a clip and hold them: the generator's value is what to learn from."""
+    from vszhdrv.zhdrv import sampling
+
+    count = sampling.frames_to_draw(len(taught), config)
+    source = encoded(clip, colour, count * (2 if config.alpha > 0 else 1))[taught.start : taught.stop]
+    drawn = yield from _draw(source, count, config)
+    if config.alpha > 0:
+        numbers, pairs = sampling.with_successors(drawn, len(taught))
+    else:
+        numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
+    pixels, glances = yield from _hold(source, numbers, glancing=config.alpha > 0)
+    if config.alpha > 0:
+        pairs = sampling.within_shots(pairs, glances)
+    material = _pictures(pixels, pairs, [taught[number] for number in numbers], config)
+    _tell(material)
+    return material
+
+
+def encoded(clip: vs.VideoNode, colour: frames.Colour, count: int) -> vs.VideoNode:
+    """The clip in the working encoding, small enough that `count` of its frames fit into MEMORY_BYTES."""
+    bytes_per_pixel = 3 * (1 if clip.format.bits_per_sample == 8 else 2)
+    scale = math.sqrt(MEMORY_BYTES / (count * clip.width * clip.height * bytes_per_pixel))
+    if scale >= 1:
+        return frames.to_encoded(clip, colour)
+    width, height = (max(16, int(size * scale)) for size in (clip.width, clip.height))
+    return frames.to_encoded(clip, colour, width=width, height=height)
+
+
+def _full(source: vs.VideoNode) -> int:
+    """The code of white in the working encoding."""
+    return 255 if source.format.bits_per_sample == 8 else 65535
+
+
+def _draw(source: vs.VideoNode, count: int, config: Config) -> Generator[Reading, None, list[int]]:
+    """The numbers of the frames to learn from; frames are scored where there are more than `count` candidates."""
+    from vszhdrv.zhdrv import sampling
+
+    candidates = sampling.candidates(source.num_frames)
+    if count >= len(candidates):
+        return candidates
+    full = np.float32(_full(source))
+    scores = [0.0] * len(candidates)
+    glances: dict[int, Glance] = {}
+
+    def score(place: int, planes: Iterable[Pixels], props: Props) -> None:
+        sdr = np.stack(list(planes)).astype(np.float32) / full
+        scores[place] = sampling.well_exposedness(sdr)
+        glances[place] = sampling.Glance.of(sdr, props)
+
+    yield Reading("scoring", source, candidates, score)
+    shots = sampling.shots_of(candidates, [glance for _, glance in sorted(glances.items())])
+    return sampling.choose_frames(candidates, scores, count, config.seed, shots)
+
+
+def _hold(
+    source: vs.VideoNode, numbers: Sequence[int], *, glancing: bool
+) -> Generator[Reading, None, tuple[Pixels, dict[int, Glance]]]:
+    """These frames in memory, (count, 3, height, width) in integers of the source's depth; a glance at each, or none"""
+    from vszhdrv.zhdrv import sampling
+
+    full = _full(source)
+    pixels = np.empty((len(numbers), 3, source.height, source.width), np.uint8 if full == 255 else np.uint16)
+    glances: dict[int, Glance] = {}
+
+    def keep(place: int, planes: Iterable[Pixels], props: Props) -> None:
+        for channel, plane in enumerate(planes):
+            pixels[place, channel] = plane
+        if glancing:
+            glances[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
+
+    yield Reading("reading", source, numbers, keep)
+    return pixels, glances
+
+
+def _pictures(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config) -> Frames:
+    """The frames at these positions of the clip as the training wants them; predicted stops want more than `paper`.
+
+    That is: without what is no picture, white where the clip clips, and whether compression has left that uneven.
+    """
+    import torch
+
+    from vszhdrv.zhdrv import compression, sampling
+    from vszhdrv.zhdrv.overlays import Overlays
+
+    if config.head != "stops":
+        return sampling.Frames(torch.from_numpy(pixels), tuple(pairs))
+    overlays = Overlays.find(pixels, positions)
+    if overlays:
+        for words in overlays.words():
+            log(words)
+        pixels = overlays.without(pixels)
+    white = sampling.clip_point(pixels)
+    material = sampling.Frames(
+        torch.from_numpy(sampling.rescaled(pixels, white)), tuple(pairs), overlays or None, white
+    )
+    return replace(material, compressed=True) if compression.shows(material, config) else material
+
+
+def _tell(material: Frames) -> None:
+    """What there is to say about the frames before they are learned from."""
+    from vszhdrv.zhdrv import sampling
+
+    if not sampling.clips(material):
+        warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
+    elif sampling.all_clips(material):
+        warn("all of this clip clips: nothing in it shows what is hidden, and the result is a guess")
+    if material.compressed:
+        log("white is uneven, as compression leaves it: learning from pictures that are compressed as well")
