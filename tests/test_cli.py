@@ -21,7 +21,7 @@ import vapoursynth as vs
 from PIL import Image
 
 import vszhdrv
-from vszhdrv import cli, exr, store
+from vszhdrv import cli, exr, store, video
 from vszhdrv.zhdrv.config import Config
 
 LOG = [{"epoch": n, "total": 0.5, "reconstruction": 0.4, "temporal": 0.1, "lr": 1e-4, "seconds": n} for n in (1, 2)]
@@ -47,6 +47,9 @@ class FakeJob:
         weights = options.get("weights")
         self.trained = SimpleNamespace(path=Path(weights), metadata={"log": "[]"}) if weights else None
         self.learned = False
+        self.computing = SimpleNamespace(
+            traces={name: options.get(name) for name in ("precision", "tile", "tile_pad") if options.get(name)}
+        )
 
     def look_up(self) -> bool:
         if self.stored and self.trained is None:
@@ -77,8 +80,20 @@ class FakeJob:
         for name in ("best", "last"):
             (folder / f"{name}.safetensors").write_text("weights")
 
-    def expand(self) -> vs.VideoNode:
-        return self.clip.resize.Point(format=vs.RGBS).std.Expr("x 2 *")
+    def expand(self, function: Callable[..., Any] | None = None) -> vs.VideoNode:
+        linear = self.clip.resize.Point(format=vs.RGBS)
+        expander = SimpleNamespace(expand=lambda light: 2 * light)
+
+        def compute(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+            made = function(expander, np.stack([np.asarray(f[plane]) for plane in range(3)]))
+            pixels, props = made if isinstance(made, tuple) else (made, {})
+            frame = f.copy()
+            frame.props.update(props)
+            for plane in range(3):
+                np.asarray(frame[plane])[:] = pixels[plane]
+            return frame
+
+        return linear.std.Expr("x 2 *") if function is None else linear.std.ModifyFrame(linear, compute)
 
 
 @dataclass
@@ -182,11 +197,48 @@ def test_a_network_from_the_store_gives_a_whole_folder_too(bench: Bench) -> None
     assert (bench.run / "ckpt" / "best.safetensors").exists() and (bench.run / "preview.png").exists()
 
 
-@pytest.mark.parametrize("options", [["--n_exp_down", "3"], ["--float"], ["--white", "100"], ["--compression", "piz"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--n_exp_down", "3"],
+        ["--float"],
+        ["--white", "100"],
+        ["--compression", "piz"],
+        ["--peak", "1000"],
+        ["--strength", "0.5"],
+        ["--precision", "fp32"],
+        ["--tile", "64x64", "--tile_pad", "8"],
+    ],
+)
 def test_other_outputs_have_another_folder(bench: Bench, options: list[str]) -> None:
     bench()
     bench(*options)
     assert len(list((bench.folder / "runs").iterdir())) == 2
+
+
+def test_a_strength_reaches_the_files(bench: Bench) -> None:
+    assert bench("--strength", "0.5") == 0
+    code = 60 / 255
+    assert exr.read(bench.run / "clip_exr" / "clip.000000.exr") == pytest.approx(2**0.5 * code, abs=1e-3)
+    assert "strength,0.5" in (bench.run / "params.csv").read_text().splitlines()
+
+
+@pytest.mark.parametrize("words", [["--out", "o.mkv"], ["--out", "o.mkv", "--hlg"], ["levels"]])
+def test_a_strength_reaches_files_that_play_and_their_levels(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    looks: list[video.Look] = []
+
+    def graded(job: FakeJob, look: video.Look, *, measured: bool) -> vs.VideoNode:
+        looks.append(look)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(video, "graded", graded)
+    monkeypatch.setattr(video, "find_programs", lambda: None)
+    monkeypatch.chdir(bench.folder)
+    command, options = (words, []) if words == ["levels"] else ([], words)
+    assert cli.main([*command, bench.source, *options, "--strength", "0.25"]) == 1
+    assert [look.strength for look in looks] == [0.25]
 
 
 def test_train_only(bench: Bench) -> None:
@@ -296,7 +348,7 @@ def test_already_trained_nowhere(bench: Bench, capsys: pytest.CaptureFixture[str
 
 def test_options_reach_the_package(bench: Bench) -> None:
     arguments = "--n-exp-down 3 --n_exp-up=1 --epochs 2 --lr 1e-3 --alpha 0.5 --seed 7 --preset paper --device cpu"
-    arguments += " --train-range 0-1 --num-streams 2"
+    arguments += " --train-range 0-1 --num-streams 2 --precision fp32 --tile 128x64 --tile-pad 0"
     assert (
         bench(*arguments.split(), "--transfer_in", "linear", "--range-in=full", "--cache", "", "--fps", "23.976") == 0
     )
@@ -316,6 +368,9 @@ def test_options_reach_the_package(bench: Bench) -> None:
         "still": False,
         "train_range": [0, 1],
         "num_streams": 2,
+        "precision": "fp32",
+        "tile": [128, 64],
+        "tile_pad": 0,
     }
     assert job.clip.fps == Fraction("23.976")
 
@@ -343,6 +398,8 @@ def test_one_picture(bench: Bench) -> None:
         (["a", "--train_range=-1-5"], "--train_range: must be the first and the last frame"),
         (["a", "--fps", "1/0"], "--fps: must be frames per second"),
         (["a", "--white", "nan"], "--white: must be over 0"),
+        (["a", "--strength", "all"], "--strength: must be a number, not 'all'"),
+        (["a", "--tile", "64"], "--tile: must be width and height, such as 512x512, not '64'"),
         (["a", "--data_type", "film"], "invalid choice: 'film'"),
         (["a", "--half", "--float"], "not allowed with"),
         (["a", "--train_only", "--already_trained"], "not allowed with"),
@@ -369,6 +426,7 @@ def test_bad_arguments(arguments: list[str], words: str, capsys: pytest.CaptureF
     [
         (["--preset", "best"], "preset must be one of"),
         (["--epochs", "0"], "epochs must be from 1"),
+        (["--strength", "1.5"], "strength must be from 0 to 1, not 1.5"),
         (["--compression", "lzma"], "compression is 'lzma'; use one of"),
         (["--cache", __file__], "which is not a folder"),
     ],

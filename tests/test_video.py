@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,6 +102,8 @@ def test_odd_sizes_repeat_their_edge(hlg_too: bool) -> None:
         ((2000, 203, True), "peak must be over white (203 nits) and at most 1000 nits for HLG, not 2000"),
         ((0, 203, True), "for HLG, not 0"),
         ((1000, 203, False, 52), "crf must be from 0 to 51, not 52"),
+        ((1000, 203, False, 12, 1.5), "strength must be from 0 to 1, not 1.5"),
+        ((1000, 203, False, 12, math.nan), "strength must be from 0 to 1, not nan"),
     ],
 )
 def test_looks_that_make_no_sense(look: tuple, words: str) -> None:
@@ -148,21 +151,24 @@ def test_light_is_measured_below_the_peak_where_frames_are_made() -> None:
     video.graded(job, video.Look(1000, 203), measured=True)  # type: ignore[arg-type]
     video.graded(job, video.Look(1000, 203), measured=False)  # type: ignore[arg-type]
     video.graded(job, video.Look(0, 203), measured=False)  # type: ignore[arg-type]
-    (frame, props), unmeasured, untouched = made
+    video.graded(job, video.Look(0, 203, strength=0.5), measured=False)  # type: ignore[arg-type]
+    (frame, props), unmeasured, untouched, half = made
     assert frame == pytest.approx(light.shoulder(8 * pixels, 1000)) and np.array_equal(frame, unmeasured)
     assert props["PLSceneMax"] == pytest.approx([frame.max() * 203] * 3, rel=1e-5)
     assert props[video.LIT] == [0, 0, 6, 4]
     assert untouched is None
+    assert half == pytest.approx(pixels * 8**0.5)
 
 
 def test_light_is_kept_under_all_that_decides_it() -> None:
-    def job(n_exp_down: int = 2, loss: str = "1") -> SimpleNamespace:
+    def job(n_exp_down: int = 2, loss: str = "1", traces: str = "") -> SimpleNamespace:
         trained = SimpleNamespace(metadata={"key": "a", "loss": loss})
-        return SimpleNamespace(trained=trained, config=SimpleNamespace(n_exp_down=n_exp_down, n_exp_up=2))
+        config = SimpleNamespace(n_exp_down=n_exp_down, n_exp_up=2)
+        return SimpleNamespace(trained=trained, config=config, computing=SimpleNamespace(traces=traces))
 
-    looks = [video.Look(1000, 203), video.Look(900, 203), video.Look(1000, 100)]
+    looks = [video.Look(1000, 203), video.Look(900, 203), video.Look(1000, 100), video.Look(1000, 203, strength=0.5)]
     keys = [video.light_key(job(), look) for look in looks]  # type: ignore[arg-type]
-    keys += [video.light_key(other, looks[0]) for other in (job(3), job(loss="2"))]  # type: ignore[arg-type]
+    keys += [video.light_key(other, looks[0]) for other in (job(3), job(loss="2"), job(traces="tile_pad"))]  # type: ignore[arg-type]
     assert len(set(keys)) == len(keys)
     assert video.light_key(job(), video.Look(1000, 203, crf=20)) == keys[0]  # type: ignore[arg-type]
 

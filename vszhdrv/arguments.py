@@ -71,6 +71,13 @@ def first_and_last(text: str) -> list[int]:
     return [first, last]
 
 
+def width_and_height(text: str) -> list[int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be width and height, such as 512x512, not {text!r}")
+    return [int(side) for side in match.groups()]
+
+
 def frame_range(text: str) -> range:
     first, last = first_and_last(text)
     return range(first, last + 1)
@@ -216,7 +223,10 @@ def _learning(parser: Parser) -> None:
         help="learn from frames A to B alone, counted from 0; all frames are expanded",
     )
     add("--device", metavar="DEVICE", default="auto", help="auto (default), cpu, cuda:0, ...")
+    add("--precision", metavar="NAME", default="auto", help="auto (default), bf16 or fp32")
     add("--num_streams", type=number(int), metavar="N", help="frames computed at the same time (chosen by the device)")
+    add("--tile", type=width_and_height, metavar="WxH", help="compute large frames in tiles, of multiples of 64 pixels")
+    add("--tile_pad", type=number(int), metavar="N", help="pixels that tiles see around themselves (all that matter)")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
     add(
@@ -232,6 +242,13 @@ def _learning(parser: Parser) -> None:
 def _look(parser: Parser, peak: str) -> None:
     """How bright the result is."""
     add = parser.add_argument
+    add(
+        "--strength",
+        type=number(float),
+        metavar="S",
+        default=1.0,
+        help="0 to 1, in stops, between the source and the full expansion (1)",
+    )
     add("--white", type=nits, metavar="NITS", default=203.0, help="luminance of SDR white in cd/m2 (203)")
     add(
         "--peak",

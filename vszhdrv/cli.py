@@ -44,6 +44,7 @@ SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
 """Options that are settings of vszhdrv.Config by the same name; those not given are the preset's business."""
 
 COLOUR = ("matrix_in", "transfer_in", "range_in")
+COMPUTING = ("num_streams", "tile", "tile_pad")
 LINE_SECONDS = 10.0
 """How often progress is told where standard error is not a terminal."""
 PICTURE_SECONDS = 5
@@ -180,8 +181,9 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     from vszhdrv import sources, store
 
     folder = store.folder(arguments.cache)
-    learning = given(arguments, (*COLOUR, "train_range", "num_streams"))
-    options = {**settings_of(arguments), **learning, "device": arguments.device}
+    learning = given(arguments, (*COLOUR, "train_range", *COMPUTING))
+    devices = {"device": arguments.device, "precision": arguments.precision}
+    options = {**settings_of(arguments), **learning, **devices}
     clip = sources.open_clip(
         arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say
     )
@@ -196,7 +198,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     settings_of(arguments)
     output = {"compression": arguments.compression, "half": not arguments.float, "white": arguments.white}
     exr.Header(**output)
-    look = video.Look(arguments.peak or 0.0, arguments.white)
+    look = video.Look(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
 
     clip, options = opened(arguments)
     frames = frames_of(clip, arguments.frames)
@@ -204,8 +206,8 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     if team is not None:
         team.check(job.config)
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
-    look_and_output = {**output, "peak": look.peak}
-    identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **look_and_output}
+    what = {**output, "peak": look.peak, "strength": look.strength, **job.computing.traces}
+    identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **what}
     run = runs.run_folder(arguments.runs, name, job.config, identity)
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
 
@@ -230,7 +232,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
             "train_range": arguments.train_range and "{}-{}".format(*arguments.train_range),
             "device": arguments.device,
             "key": identity["key"],
-            **look_and_output,
+            **what,
             "version": vszhdrv.__version__,
         }
     )
@@ -332,7 +334,7 @@ def write_file(arguments: argparse.Namespace) -> None:
         raise ValueError("--out writes what --train_only does not make: leave one of them out")
     settings_of(arguments)
     peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
-    look = video.Look(peak, arguments.white, arguments.hlg, arguments.crf)
+    look = video.Look(peak, arguments.white, arguments.hlg, arguments.crf, arguments.strength)
     video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
     programs = video.find_programs()
     if arguments.input.is_file():
@@ -369,7 +371,8 @@ def levels(arguments: argparse.Namespace) -> None:
     from vszhdrv import light, store, video
 
     settings_of(arguments)
-    look = video.Look(video.PEAK_NITS if arguments.peak is None else arguments.peak, arguments.white)
+    peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
+    look = video.Look(peak, arguments.white, strength=arguments.strength)
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)

@@ -1,4 +1,4 @@
-"""Light levels: how bright a clip gets, what encoders want to hear about it, the shoulder that keeps it below a peak.
+"""Light: how bright a clip gets, what encoders want to hear about it, the strength and peak that its user wants.
 
 Apart from the rest because these are measurements of finished pictures: linear arrays in, nits and words out. Neither
 VapourSynth nor torch.
@@ -28,6 +28,7 @@ from vszhdrv.exr import CHROMATICITIES, SDR_WHITE_NITS, chromaticities
 
 PQ_MAX_NITS: Final = 10_000.0  # SMPTE ST 2084
 BLACK_NITS: Final = 0.1  # BT.1886 reaches it at 8-bit code 25: above a bar's coding noise, below any picture's shadows
+BLACK: Final = 2.0**-20  # linear light below this counts as this where stops are taken: black has none
 LIT_SHARE: Final = 0.01  # a row or column belongs to the picture when more than this share of it is above black
 MASTERING_BLACK_NITS: Final = 0.0001  # the smallest step of ST 2086: nothing here lifts black
 
@@ -67,7 +68,27 @@ def luminance_weights(primaries: int) -> NDArray[np.float32]:
     return weights
 
 
-# --- the shoulder
+# --- strength and peak
+
+
+def check_strength(strength: float) -> None:
+    """Raises ValueError, one sentence, for a strength that `looked` can't have."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be from 0 to 1, not {strength}")
+
+
+def looked(
+    linear: NDArray[np.float32], hdr: NDArray[np.float32], strength: float, peak: float, white: float
+) -> NDArray[np.float32]:
+    """An expansion as its user wants it: both (3, ...) RGB in linear light, the source and what was made of it.
+
+    strength: 0 to 1, between `linear` and `hdr`, in stops. peak, white: nits, as `shoulder` takes them, which comes
+    afterwards.
+    """
+    if strength < 1:
+        ratio = np.maximum(hdr, BLACK) / np.maximum(linear, BLACK)
+        hdr = (linear * ratio**strength).astype(np.float32)
+    return shoulder(hdr, peak, white)
 
 
 def shoulder(linear: NDArray[np.float32], peak: float, white: float = SDR_WHITE_NITS) -> NDArray[np.float32]:

@@ -64,7 +64,7 @@ class Look:
     """How linear light becomes a signal.
 
     peak: nits that nothing exceeds; 0 = no limit. white: nits of SDR white. hlg: HLG, else PQ (HDR10). crf: libx265's
-    quality, from 0 (best) to 51.
+    quality, from 0 (best) to 51. strength: 0 to 1, between the linearised source and the full expansion, in stops.
     Raises ValueError, one sentence, where these don't go together.
     """
 
@@ -72,6 +72,7 @@ class Look:
     white: float
     hlg: bool = False
     crf: float = CRF
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         highest = HLG_PEAK_NITS if self.hlg else light.PQ_MAX_NITS
@@ -83,6 +84,7 @@ class Look:
             )
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be from 0 to 51, not {self.crf:g}")
+        light.check_strength(self.strength)
 
 
 # The programs
@@ -131,16 +133,16 @@ def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
 
 
 def graded(job: Job, look: Look, *, measured: bool) -> vs.VideoNode:
-    """The clip's expansion below the peak: RGBS, linear light, 1.0 = SDR white.
+    """The clip's expansion of this strength, below the peak: RGBS, linear light, 1.0 = SDR white.
 
     `measured`: every frame carries its light levels as properties, for `measure`. They are computed where the frame is,
     because only there it is at hand.
     """
-    if not (look.peak or measured):
+    if look.strength == 1 and not (look.peak or measured):
         return job.expand()
 
     def compute(expander: Any, linear: NDArray[Any]) -> Any:
-        hdr = light.shoulder(expander.expand(linear), look.peak, look.white)
+        hdr = light.looked(linear, expander.expand(linear), look.strength, look.peak, look.white)
         if not measured:
             return hdr
         levels = light.frame_light(hdr, look.white, job.colour.primaries)
@@ -205,6 +207,8 @@ def light_key(job: Job, look: Look) -> str:
     facts = {
         "network": dict(job.trained.metadata),
         "n_exp": [job.config.n_exp_down, job.config.n_exp_up],
+        "computing": job.computing.traces,
+        "strength": look.strength,
         "peak": look.peak,
         "white": look.white,
         "version": __version__,

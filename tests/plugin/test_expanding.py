@@ -11,6 +11,7 @@ import torch
 import vapoursynth as vs
 
 from vszhdrv.plugin import frames
+from vszhdrv.plugin.expanding import Computing
 from vszhdrv.zhdrv.expansion import Expander
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,6 +55,13 @@ def test_a_stream_has_its_share_of_the_threads(
             assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_tells_files_apart() -> None:
+    usual = Computing().traces
+    assert Computing("cpu", num_streams=3).traces == Computing(tile=[64, 64]).traces == usual
+    others = [Computing(precision_name="fp32"), Computing(tile_pad=0), Computing(tile=[64, 64], tile_pad=0)]
+    assert len({str(traces) for traces in (usual, *(each.traces for each in others))}) == 4
 
 
 def test_tile_pad_reaches_the_expander(make_clip: MakeClip, network: Path) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import vapoursynth as vs
@@ -71,6 +71,16 @@ class Computing:
 
         device = hardware.choose_device(self.device_name)
         return device, hardware.choose_precision(self.precision_name, device)
+
+    @property
+    def traces(self) -> dict[str, Any]:
+        """What of this tells files apart that are made with it, as JSON can hold it.
+
+        Not the device, nor what "auto" comes to on it: machines share the frames of one clip. Not tiles either, unless
+        they see less around themselves than they might, which leaves seams.
+        """
+        seams = {} if self.tile_pad is None else {"tile": self.tile, "tile_pad": self.tile_pad}
+        return {"precision": self.precision_name, **seams}
 
     @property
     def tile_size(self) -> tuple[int, int] | None:

@@ -28,8 +28,6 @@ LOG_SECONDS = 5.0
 """The log hears of progress this often, ..."""
 GAP_SECONDS = 1.0
 """... and of the end of a stage, unless it has just heard of another."""
-BLACK = 2.0**-20
-"""Linear light below this counts as this where stops are taken: black has none."""
 
 
 def expand(
@@ -64,7 +62,7 @@ def expand(
     job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, linear: Pixels) -> frames.Computed:
-        hdr = looked(expander, linear, strength, peak, white)
+        hdr = light.looked(linear, expander.expand(linear), strength, peak, white)
         if not peak:
             return hdr
         levels = light.frame_light(hdr, white, job.colour.primaries)
@@ -96,9 +94,9 @@ def mask(
 
     def compute(expander: Expander, linear: Pixels) -> Pixels:
         weights = light.luminance_weights(job.colour.primaries)
-        hdr = looked(expander, linear, strength, peak, white)
+        hdr = light.looked(linear, expander.expand(linear), strength, peak, white)
         before, after = (np.tensordot(weights, rgb, 1) for rgb in (linear, hdr))
-        stops: Pixels = np.log2(np.maximum(after, BLACK) / np.maximum(before, BLACK))
+        stops: Pixels = np.log2(np.maximum(after, light.BLACK) / np.maximum(before, light.BLACK))
         return stops[None]
 
     return job.expand(compute, planes=1, follow=follow)
@@ -192,23 +190,13 @@ def _prepared(clip: vs.VideoNode, when: str, learning: dict[str, Any]) -> Job:
 
 
 def _check_look(strength: float, peak: float, white: float) -> None:
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must be from 0 to 1, not {strength}")
+    light.check_strength(strength)
     if not 0 < white <= light.PQ_MAX_NITS:
         raise ValueError(f"white must be over 0 and at most {light.PQ_MAX_NITS:.0f} nits, not {white}")
     if peak and not white < peak <= light.PQ_MAX_NITS:
         raise ValueError(
             f"peak must be 0 or over white ({white:g}) and at most {light.PQ_MAX_NITS:.0f} nits, not {peak}"
         )
-
-
-def looked(expander: Expander, linear: Pixels, strength: float, peak: float, white: float) -> Pixels:
-    """A frame's expansion with the user's strength and peak: (3, height, width) linear light to the same."""
-    hdr = expander.expand(linear)
-    if strength < 1:
-        ratio = np.maximum(hdr, BLACK) / np.maximum(linear, BLACK)
-        hdr = (linear * ratio**strength).astype(np.float32)
-    return light.shoulder(hdr, peak, white) if peak else hdr
 
 
 def follow(events: Generator[Event]) -> None:
