@@ -533,6 +533,26 @@ def test_sizes(count: int, words: str) -> None:
     assert cli.size(count) == words
 
 
+@pytest.mark.parametrize("command", [(), ("expand",), ("levels",), ("export",)])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_several_processes_share_a_training_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str], rank: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert cli.main([*command, bench.source, *(["a.onnx"] if command == ("export",) else [])]) == 2
+    said = ["2 processes can share a training alone: torchrun ... -m vszhdrv train INPUT"]
+    assert told(capsys) == (said if rank == "0" else [])
+    assert not bench.jobs
+
+
+def test_a_launchers_processes_may_each_expand_some_frames(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert bench("--frames", "2", command=("expand",)) == 0
+    assert bench.frames == ["clip.000002.exr"]
+
+
 # The networks that are kept
 
 

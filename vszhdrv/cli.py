@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from fractions import Fraction
@@ -68,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     along = command is train and processes() > 1 and os.environ["RANK"] != "0"
     # Only the first of several processes reads the arguments, and says what is wrong with them.
     arguments = argparse.Namespace() if along else parser().parse_args(words[1:] if name else words)
+    if processes() > 1 and not shareable(command, arguments):
+        if os.environ["RANK"] == "0":
+            say(f"{processes()} processes can share a training alone: torchrun ... -m vszhdrv train INPUT")
+        return 2
     try:
         if along:
             train_along()
@@ -135,6 +139,12 @@ def learn_and_expand(arguments: argparse.Namespace) -> None:
 def processes() -> int:
     """How many processes train together: those that torchrun, or who else sets its variables, has started."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def shareable(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> bool:
+    """Whether several processes may run a command. Those that torchrun starts have the same arguments: each would do
+    all of the work, unless a launcher has given each a range of the frames."""
+    return command in (train, cache) or (command is write_folder and arguments.frames is not None)
 
 
 def train(arguments: argparse.Namespace) -> None:
