@@ -94,12 +94,17 @@ def write_exr(path: Path, rgb: Array) -> None:
     OpenEXR.File(header, {"RGB": np.ascontiguousarray(rgb, np.float16)}).write(str(path))
 
 
+def fetched(folder: Path) -> bool:
+    """Whether the stills of `fetch_stills` are in `folder` already."""
+    return all((folder / f"{name}.exr").exists() for name in CC0_STILLS)
+
+
 def fetch_stills(folder: Path) -> None:
     """Put the CC0 environment maps of Debian's package blender-data (Greg Zaal, HDRI Haven) into `folder`, once.
 
     Needs apt-get and dpkg-deb, but neither root nor Blender: the package is unpacked, not installed.
     """
-    if all((folder / f"{name}.exr").exists() for name in CC0_STILLS):
+    if fetched(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -295,6 +300,12 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     if options.h264 is not None and options.transfer != "bt1886":
         parser.error("--h264 writes a file tagged BT.709: it needs --transfer bt1886")
+    needed = [("--h264", "ffmpeg")] if options.h264 is not None else []
+    if options.fetch and not fetched(options.fetch):
+        needed += [("--fetch", "apt-get"), ("--fetch", "dpkg-deb")]
+    for option, program in needed:
+        if shutil.which(program) is None:
+            parser.exit(1, f"make_scenes: {option} needs the program {program} on PATH\n")
     if options.fetch:
         fetch_stills(options.fetch)
     stills = options.stills

@@ -117,6 +117,31 @@ def test_video_is_tagged_and_close_to_the_pictures(still: Still, tmp_path: Path)
         assert np.median(np.abs(green)) <= 2
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--transfer", "bt1886", "--h264", "23"], "--h264 needs the program ffmpeg on PATH"),
+        (["--fetch", "stills"], "--fetch needs the program apt-get on PATH"),
+    ],
+)
+def test_a_missing_program_is_told_before_anything_is_done(
+    still: Still,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", ["make_scenes.py", f"stripes={still.path}", "--out", "scenes", *options])
+    with pytest.raises(SystemExit) as caught:
+        make_scenes.main()
+    assert caught.value.code == 1
+    assert capsys.readouterr() == ("", f"make_scenes: {said}\n")
+    assert [path.name for path in tmp_path.iterdir()] == [still.path.name]
+
+
 @pytest.mark.parametrize("text", ["name", "=path.exr", "name="])
 def test_bad_still(text: str) -> None:
     with pytest.raises(make_scenes.argparse.ArgumentTypeError, match="NAME=PATH"):
