@@ -409,6 +409,23 @@ def test_a_colour_that_changes_is_refused_where_it_does(key: str, value: int, ch
     assert str(caught.value).strip() == f"zhdrv: frame 4: the clip's {change}: split the clip there"
 
 
+def test_a_frame_that_turns_interlaced_is_refused() -> None:
+    clip = tagged(blank(length=4))
+    clip = core.std.Splice([clip, clip.std.SetFieldBased(2), clip.std.SetFieldBased(0)])
+    linear = to_linear(clip, resolved(clip)[0])
+    for n in (3, 8):
+        linear.get_frame(n).close()
+    with pytest.raises(vs.Error) as caught:
+        linear.get_frame(4)
+    assert (
+        str(caught.value)
+        .strip()
+        .startswith(
+            "zhdrv: frame 4: clip must be progressive, and its _FieldBased is 2 (top field first): deinterlace it first"
+        )
+    )
+
+
 def test_frames_that_stop_saying_their_colour_are_taken_like_the_first() -> None:
     clip = core.std.Splice([tagged(blank(color=[90, 120, 130])), blank(color=[90, 120, 130])])
     linear = to_linear(clip, resolved(clip)[0])

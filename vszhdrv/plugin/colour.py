@@ -90,11 +90,16 @@ def check_clip(clip: Any, *, still: bool) -> None:
     with clip.get_frame(0) as frame:
         field_order = int(frame.props.get("_FieldBased", 0))
     if field_order:
-        first = {1: "bottom", 2: "top"}.get(field_order, "unknown")
-        raise ValueError(
-            f"clip must be progressive, and its _FieldBased is {field_order} ({first} field first): deinterlace it "
-            "first, for example with bwdif.Bwdif (telecined film: vivtc), or std.SetFieldBased(0) if the tag is wrong"
-        )
+        raise ValueError(_interlaced(field_order))
+
+
+def _interlaced(field_order: int) -> str:
+    """What is wrong with a clip that has a frame whose _FieldBased is not 0."""
+    first = {1: "bottom", 2: "top"}.get(field_order, "unknown")
+    return (
+        f"clip must be progressive, and its _FieldBased is {field_order} ({first} field first): deinterlace it "
+        "first, for example with bwdif.Bwdif (telecined film: vivtc), or std.SetFieldBased(0) if the tag is wrong"
+    )
 
 
 def resolve_colour(
@@ -236,10 +241,12 @@ def as_data(clip: vs.VideoNode) -> vs.VideoNode:
 
 
 def _tagged(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
-    """The clip with every frame checked against `colour`, and saying all of it."""
+    """The clip with every frame checked to be progressive and of this colour, and saying all of it."""
     grey = clip.format.color_family == vs.GRAY
 
     def unchanged(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        if field_order := f.props.get("_FieldBased", 0):  # resize would scale its fields apart
+            raise FrameError(f"frame {n}: {_interlaced(int(field_order))}") from None
         for key, (kind, expected, names) in _expectations(colour).items():
             found = f.props.get(key)
             if found in (None, expected) or (key != "_Range" and found == UNSPECIFIED) or (grey and key == "_Matrix"):
