@@ -204,7 +204,9 @@ def test_openexr_takes_every_timecode(fps, position):
     import OpenEXR
 
     hours, minutes, seconds, frames, field = timecode(position, fps)
-    OpenEXR.TimeCode(hours, minutes, seconds, frames, 0, 0, field, 0, 0, 0, *[0] * 8)
+    code = OpenEXR.TimeCode(hours, minutes, seconds, frames, 0, 0, field, 0, 0, 0, *[0] * 8)
+    kept = code.hours, code.minutes, code.seconds, code.frame, bool(code.fieldPhase)
+    assert kept == (hours, minutes, seconds, frames, field)
 
 
 def test_exrheader_reads_it(tmp_path):

@@ -448,7 +448,7 @@ def test_waiting_may_give_up_and_frees_the_gil(cache: Cache) -> None:
         thread.start()
         thread.join(5)
         assert result == ["gave up"] and cache.warnings == []
-    cache.train()
+    assert cache.train() == cache.networks / f"{KEY}.safetensors"  # the lock was freed, and nobody waits for it
 
 
 def test_the_lock_is_freed_even_by_another_thread(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,10 +463,12 @@ def test_the_lock_is_freed_even_by_another_thread(cache: Cache, monkeypatch: pyt
     monkeypatch.setattr(store, "_lock", make_and_keep)
     context: AbstractContextManager[store.Slot] = cache.open().training(KEY, never)
     context.__enter__()
+    assert kept[0].is_locked
     thread = threading.Thread(target=context.__exit__, args=(None, None, None))
     thread.start()
-    thread.join()
-    cache.train()
+    thread.join(5)
+    assert not thread.is_alive() and not kept[0].is_locked
+    assert cache.train() == cache.networks / f"{KEY}.safetensors"  # `never` fails where the lock is still held
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
