@@ -14,8 +14,8 @@ import vapoursynth as vs
 
 from vszhdrv.plugin import frames, learning
 from vszhdrv.plugin.learning import Event, Job, prepare
-from vszhdrv.zhdrv import checkpoint, compression, sampling
-from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP
+from vszhdrv.zhdrv import camera, checkpoint, compression, sampling
+from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP, Expander
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -276,6 +276,21 @@ def test_pictures_while_it_learns(make_clip: MakeClip) -> None:
     undisturbed = job_of(make_clip(width=32, height=16), cache="")
     learned(undisturbed)
     assert same(weights(undisturbed), weights(job))
+
+
+def test_pictures_of_a_clip_that_clips_below_white_are_of_its_expansion(make_clip: MakeClip) -> None:
+    job = job_of(make_clip(width=64, height=32).std.Expr("x 250 min"))
+    with closing(job.learn()) as events:
+        next(event for event in events if event.kind == "training" and event.done == STEPS)
+        assert job._training is not None
+        gathered, progress = job._training
+        shown = job.recs()["m2"]
+        expander = Expander(progress.network, job.config, torch.device("cpu"), "fp32", clip_point=gathered.clip_point)
+        source = camera.decode(sampling.most_exposed(gathered)) * expander.white
+        hdr = expander(source[None])[0] / expander.white  # pictures have white where the clip clips
+    assert expander.white < 0.99
+    expected = (camera.encode(hdr / 4) * 255).permute(1, 2, 0).numpy()
+    assert np.abs(shown - expected).max() < 2
 
 
 def test_a_run_folder_gets_best_and_last(make_clip: MakeClip, tmp_path: Path) -> None:

@@ -409,6 +409,7 @@ class Job:
         assert self._training is not None
         gathered, progress = self._training
         device, precision = self.computing.hardware()
+        # no clip point: these pixels clip at 1 already
         expander = Expander(progress.network, self.config, device, precision, compressed=gathered.compressed)
         pictures = show(expander, sampling.most_exposed(gathered))
         progress.network.train()
