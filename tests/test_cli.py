@@ -82,10 +82,15 @@ class FakeJob:
 
     def expand(self, function: Callable[..., Any] | None = None) -> vs.VideoNode:
         linear = self.clip.resize.Point(format=vs.RGBS)
-        expander = SimpleNamespace(expand=lambda light: 2 * light)
+
+        def brighten(planes: list[np.ndarray]) -> None:
+            for plane in planes:
+                plane *= 2
+
+        expander = SimpleNamespace(expand_in_place=brighten)
 
         def compute(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-            made = function(expander, np.stack([np.asarray(f[plane]) for plane in range(3)]))
+            made = function(expander, [np.array(f[plane]) for plane in range(3)])
             pixels, props = made if isinstance(made, tuple) else (made, {})
             frame = f.copy()
             frame.props.update(props)

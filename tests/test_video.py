@@ -141,12 +141,17 @@ def test_measure_only_what_is_missing_and_hold_no_more_than_fits(monkeypatch: py
 
 def test_light_is_measured_below_the_peak_where_frames_are_made() -> None:
     """The expansion is played by a stand-in that makes everything eight times as bright."""
-    hdr = SimpleNamespace(expand=lambda linear: 8 * linear)
+
+    def brighten(planes: list) -> None:
+        for plane in planes:
+            plane *= 8
+
+    hdr = SimpleNamespace(expand_in_place=brighten)
     pixels = np.full((3, 4, 6), 0.5, np.float32)
     made: list = []
     job = SimpleNamespace(
         colour=SimpleNamespace(primaries=1),
-        expand=lambda function=None: made.append(function and function(hdr, pixels)),
+        expand=lambda function=None: made.append(function and function(hdr, list(pixels.copy()))),
     )
     video.graded(job, video.Look(1000, 203), measured=True)  # type: ignore[arg-type]
     video.graded(job, video.Look(1000, 203), measured=False)  # type: ignore[arg-type]

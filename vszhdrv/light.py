@@ -16,7 +16,7 @@ import os
 import secrets
 import shlex
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +68,15 @@ def luminance_weights(primaries: int) -> NDArray[np.float32]:
     return weights
 
 
+def luminance(planes: Sequence[NDArray[np.float32]], primaries: int) -> NDArray[np.float32]:
+    """The luminance of linear R, G and B, arrays of one shape each, with these primaries (ITU-T H.273 code)."""
+    red, green, blue = luminance_weights(primaries)
+    total: NDArray[np.float32] = planes[0] * red
+    total += planes[1] * green
+    total += planes[2] * blue
+    return total
+
+
 # --- strength and peak
 
 
@@ -78,14 +87,24 @@ def check_strength(strength: float) -> None:
 
 
 def looked(
-    linear: NDArray[np.float32], hdr: NDArray[np.float32], strength: float, peak: float, white: float
-) -> NDArray[np.float32]:
-    """An expansion as its user wants it: both (3, ...) RGB in linear light, the source and what was made of it.
+    expand: Callable[[list[NDArray[np.float32]]], None],
+    planes: list[NDArray[np.float32]],
+    strength: float,
+    peak: float,
+    white: float,
+) -> list[NDArray[np.float32]] | NDArray[np.float32]:
+    """A frame's expansion as its user wants it, (3, height, width) or its planes: RGB in linear light.
 
-    strength: 0 to 1, between `linear` and `hdr`, in stops. peak, white: nits, as `shoulder` takes them, which comes
-    afterwards.
+    planes: the source, (height, width) each; `expand` writes its expansion over it. Copied is only what is needed
+    beside. strength: 0 to 1, between the source and its expansion, in stops. peak, white: nits, as `shoulder` takes
+    them, which comes afterwards.
     """
-    if strength < 1:
+    linear = np.stack(planes) if strength < 1 else None
+    expand(planes)
+    if linear is None and not peak:
+        return planes
+    hdr = np.stack(planes)
+    if linear is not None:
         ratio = np.maximum(hdr, BLACK) / np.maximum(linear, BLACK)
         hdr = (linear * ratio**strength).astype(np.float32)
     return shoulder(hdr, peak, white)

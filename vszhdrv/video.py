@@ -141,11 +141,11 @@ def graded(job: Job, look: Look, *, measured: bool) -> vs.VideoNode:
     if look.strength == 1 and not (look.peak or measured):
         return job.expand()
 
-    def compute(expander: Any, linear: NDArray[Any]) -> Any:
-        hdr = light.looked(linear, expander.expand(linear), look.strength, look.peak, look.white)
+    def compute(expander: Any, planes: list[NDArray[Any]]) -> Any:
+        hdr = light.looked(expander.expand_in_place, planes, look.strength, look.peak, look.white)
         if not measured:
             return hdr
-        levels = light.frame_light(hdr, look.white, job.colour.primaries)
+        levels = light.frame_light(np.asarray(hdr), look.white, job.colour.primaries)
         return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits, LIT: list(levels.lit)}
 
     return job.expand(compute)

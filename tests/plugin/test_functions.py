@@ -16,6 +16,7 @@ import vszhdrv
 from vszhdrv import exr
 from vszhdrv.plugin import frames
 from vszhdrv.zhdrv import checkpoint
+from vszhdrv.zhdrv.expansion import Expander
 
 core = vs.core
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -197,6 +198,28 @@ def test_a_mask_is_what_was_invented_in_stops(
     assert stops.min() == 0 and stops.max() > 0.1
     assert not {"_Matrix", "_Transfer"} & props(mask).keys()
     assert not pixels(core.zhdrv.Mask(clip, weights=str(network), device="cpu", strength=0.0), 2).any()
+
+
+@pytest.mark.parametrize("function", ["Expand", "Mask"])
+def test_frames_are_expanded_where_they_lie(
+    make_clip: MakeClip, network: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    given: list[list[np.ndarray]] = []
+    lying: list[int] = []
+    planes_of, expand = frames.planes_of, Expander.expand_in_place
+
+    def of_frame(frame: vs.VideoFrame) -> list[np.ndarray]:
+        given.append(planes_of(frame))
+        return given[-1]
+
+    def looked_at(self: Expander, planes: Any) -> None:
+        lying.append(sum(planes is each for each in given))
+        expand(self, planes)
+
+    monkeypatch.setattr(frames, "planes_of", of_frame)
+    monkeypatch.setattr(Expander, "expand_in_place", looked_at)
+    getattr(core.zhdrv, function)(make_clip(), weights=str(network), device="cpu").get_frame(0).close()
+    assert lying == [1]
 
 
 @pytest.mark.parametrize("half", [True, False])

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import vapoursynth as vs
 
 from . import frames
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.hardware import Precision
     from vszhdrv.zhdrv.training import Weights
 
-    from .frames import Pixels
-
-Function = Callable[["Expander", "Pixels"], frames.Computed]
-"""Makes something of a frame's linear light (3, height, width): planes, or planes and frame properties.
+Function = Callable[["Expander", frames.Planes], frames.Computed]
+"""Makes something of the planes of a frame's linear light, which are its own to write to: planes, or planes and frame
+properties.
 
 It is called by several threads at the same time.
 """
@@ -132,8 +130,8 @@ def expanded(
     """A clip whose frames are expanded on request: RGBS, linear light, 1.0 = SDR white.
 
     linear: the source as `frames.to_linear` returns it. load: gives the Expander; called once, at the first frame.
-    config, computing: what it was made with. function: makes `planes` planes of the Expander and a
-    frame's linear light; None: its expansion.
+    config, computing: what it was made with. function: makes `planes` planes of the Expander and a frame's; None: its
+    expansion.
     """
     loading = threading.Lock()
     loaded = cache(load)
@@ -155,7 +153,7 @@ def expanded(
             network = loaded()
         with lane(network.device, threads):
             if function is not None:
-                return function(network, np.stack(light))
+                return function(network, light)
             network.expand_in_place(light)
             return light
 

@@ -61,15 +61,14 @@ def expand(
     _check_look(strength, peak, white)
     job = _prepared(clip, when, learning)
 
-    def compute(expander: Expander, linear: Pixels) -> frames.Computed:
-        hdr = light.looked(linear, expander.expand(linear), strength, peak, white)
+    def compute(expander: Expander, planes: frames.Planes) -> frames.Computed:
+        hdr = light.looked(expander.expand_in_place, planes, strength, peak, white)
         if not peak:
             return hdr
-        levels = light.frame_light(hdr, white, job.colour.primaries)
+        levels = light.frame_light(np.asarray(hdr), white, job.colour.primaries)
         return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits}
 
-    as_it_is = strength == 1 and not peak  # then frames are expanded where they lie
-    return job.expand(None if as_it_is else compute, follow=follow)
+    return job.expand(compute, follow=follow)
 
 
 def mask(
@@ -92,10 +91,10 @@ def mask(
     _check_look(strength, peak, white)
     job = _prepared(clip, when, learning)
 
-    def compute(expander: Expander, linear: Pixels) -> Pixels:
-        weights = light.luminance_weights(job.colour.primaries)
-        hdr = light.looked(linear, expander.expand(linear), strength, peak, white)
-        before, after = (np.tensordot(weights, rgb, 1) for rgb in (linear, hdr))
+    def compute(expander: Expander, planes: frames.Planes) -> Pixels:
+        before = light.luminance(planes, job.colour.primaries)  # now, for the expansion is written over the source
+        hdr = light.looked(expander.expand_in_place, planes, strength, peak, white)
+        after = light.luminance(list(hdr), job.colour.primaries)
         stops: Pixels = np.log2(np.maximum(after, light.BLACK) / np.maximum(before, light.BLACK))
         return stops[None]
 
