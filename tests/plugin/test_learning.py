@@ -1,6 +1,7 @@
 """One clip's way to a trained network, step by step: what is read, told, kept and found again."""
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -79,6 +80,17 @@ def test_events_tell_of_every_frame_and_step(make_clip: MakeClip) -> None:
     assert events.index(estimate) == 6 + learning.MEASURED_STEPS
     assert estimate.seconds_left is not None and estimate.seconds_left > 0
     assert training[-1].seconds_left == 0
+
+
+def test_the_time_left_is_training_time_whatever_else_is_done_between_its_steps(make_clip: MakeClip) -> None:
+    left = []
+    for event in job_of(make_clip()).learn():
+        if event.kind == "estimate":
+            left.append(event.seconds_left)
+        elif event.kind == "training" and event.done <= learning.MEASURED_STEPS:
+            time.sleep(0.5)  # as drawing a picture may take
+    (seconds,) = left
+    assert seconds is not None and seconds < 0.5 * (STEPS - learning.MEASURED_STEPS - 1)
 
 
 def test_an_events_progress_is_the_trainings_own(make_clip: MakeClip) -> None:

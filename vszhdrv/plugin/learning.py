@@ -294,25 +294,26 @@ class Job:
         from vszhdrv.zhdrv import training
 
         device, precision = self.computing.hardware()
-        saved = measured = time.monotonic()
+        saved = time.monotonic()
         progress = None
-        first_step = 0
+        first_step, first_seconds = 0, 0.0
         try:
             state = slot.state()
             if team is not None:
                 team.send(gathered, self.config, device, precision, state)
             for progress in training.train(gathered, self.config, device, precision, state, team):
                 self._training = gathered, progress
-                now = time.monotonic()
                 if not first_step:  # the first step pays for memory and kernels: it is not measured
-                    first_step, measured = progress.step, now
+                    first_step, first_seconds = progress.step, progress.seconds
                     if state is not None:
                         log(f"going on from step {state['step']} of {progress.steps}")
                 taken = progress.step - first_step
-                left = (now - measured) / taken * (progress.steps - progress.step) if taken >= MEASURED_STEPS else None
+                left = None
+                if taken >= MEASURED_STEPS:  # training's own time: whoever iterates may draw pictures in between
+                    left = (progress.seconds - first_seconds) / taken * (progress.steps - progress.step)
                 if taken == MEASURED_STEPS:
                     yield Event("estimate", progress.step, progress.steps, left, progress)
-                if now - saved >= STATE_SECONDS and progress.step < progress.steps:
+                if time.monotonic() - saved >= STATE_SECONDS and progress.step < progress.steps:
                     slot.save_state(progress.state())
                     saved = time.monotonic()
                 yield Event("training", progress.step, progress.steps, left, progress)
