@@ -1,5 +1,7 @@
 """The objectives against values worked out by hand."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -73,11 +75,73 @@ def test_where_the_source_clips_too_too_little_is_wrong_and_more_is_guessed() ->
     def linear(error: float) -> float:
         return losses.KNEE_STOPS * (error - losses.KNEE_STOPS / 2)  # Huber's loss beyond the knee
 
-    likeliest = 2 + losses.EXCESS_STOPS
+    guessed = losses.excess(grey(1.0)).unique().item()
+    likeliest = 2 + guessed
     assert loss(likeliest) == pytest.approx(0, abs=1e-6)
     assert loss(likeliest + 0.5) == pytest.approx(losses.EXCESS_WEIGHT * linear(0.5))
     assert loss(likeliest - 0.5) == pytest.approx(losses.EXCESS_WEIGHT * linear(0.5))
-    assert loss(1.0) == pytest.approx(linear(1) + losses.EXCESS_WEIGHT * linear(losses.EXCESS_STOPS + 1))
+    assert loss(1.0) == pytest.approx(linear(1) + losses.EXCESS_WEIGHT * linear(guessed + 1))
+
+
+def lamp(surround: float, side: int = 64) -> Tensor:
+    """A white square of 8x8 pixels."""
+    sdr = torch.full((1, 3, side, side), surround)
+    sdr[..., 24:32, 24:32] = 1.0
+    return sdr
+
+
+def guess(surround: float, channels: int) -> float:
+    """By hand, of what clips in so many channels beside `surround` (working encoding)."""
+    below_white = -2.2 * math.log2(surround)
+    return losses.EXCESS_STOPS + losses.EXCESS_PER_STOP * below_white + losses.EXCESS_PER_CHANNEL * channels
+
+
+@pytest.mark.parametrize("surround", [0.9, 0.5, 0.3])
+def test_the_darker_the_rim_the_brighter_what_clips(surround: float) -> None:
+    inside = losses.excess(lamp(surround))[..., 24:32, 24:32]
+    torch.testing.assert_close(inside, torch.full_like(inside, guess(surround, 3)), rtol=0, atol=1e-2)
+
+
+def test_the_guess_is_of_each_channel_and_of_how_many_clip() -> None:
+    sdr = lamp(0.5)
+    sdr[:, 1] = 0.3  # green does not clip
+    sdr[:, 2, 24:32, 24:28] = 0.7  # half of blue neither, and has a brighter rim
+    red, _, blue = losses.excess(sdr)[0, :, 26, 29]
+    assert red == pytest.approx(guess(0.5, 2), abs=2e-3)
+    assert guess(0.7, 2) < blue < guess(0.5, 2)
+    assert losses.excess(sdr)[0, 0, 26, 25] == pytest.approx(guess(0.5, 1), abs=2e-3)
+
+
+def test_the_guess_is_local() -> None:
+    sdr = torch.cat((lamp(0.9, 128), lamp(0.3, 128)), dim=3)
+    left, right = losses.excess(sdr)[0, 0, 28, [28, 128 + 28]]
+    assert left == pytest.approx(guess(0.9, 3), abs=0.02)
+    assert right == pytest.approx(guess(0.3, 3), abs=0.02)
+
+
+def test_the_guess_has_bounds() -> None:
+    assert losses.excess(lamp(0.01))[0, 0, 26, 26] == losses.MOST_EXCESS
+
+
+def test_without_a_rim_or_a_clipped_pixel_the_guess_is_finite_and_not_negative() -> None:
+    assert losses.excess(torch.ones(1, 3, 17, 30)).unique() == pytest.approx(guess(1, 3))
+    assert losses.excess(torch.zeros(1, 3, 17, 30)).unique() == 0
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 50)])
+def test_in_larger_frames_blocks_take_the_place_of_pixels(size: tuple[int, int]) -> None:
+    small = lamp(0.4)[..., : size[0], : size[1]]
+    large = small.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+    expected = losses.excess(small).repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+    torch.testing.assert_close(losses.excess(large, scale=3), expected, rtol=0, atol=1e-4)
+    assert losses.excess(large[..., :-1, :-2], scale=3).shape == large[..., :-1, :-2].shape
+
+
+def test_in_compressed_clips_what_is_nearly_white_is_no_rim() -> None:
+    sdr = lamp(0.5)
+    sdr[..., 28, 28] = 0.97
+    assert losses.excess(sdr, white=0.95)[0, 0, 26, 26] == pytest.approx(guess(0.5, 3), abs=2e-3)
+    assert losses.excess(sdr)[0, 0, 26, 26] < guess(0.5, 3) - 0.1
 
 
 def test_pixels_that_do_not_clip_do_not_count() -> None:

@@ -196,7 +196,7 @@ def _stops_objective(
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
     told = answer(network, seen), x, f, torch.tensor(shifts, device=device)[:, None, None, None]
     white = compression.WHITE if frames.compressed else CLIPPED
-    loss = losses.censored(*told, white)
+    loss = losses.censored(*told, white, scale=config.fold // 2)
     return loss, losses.steady(*told, white) if config.alpha > 0 else loss.new_zeros(())
 
 
