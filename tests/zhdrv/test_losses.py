@@ -123,6 +123,14 @@ def test_the_guess_has_bounds() -> None:
     assert losses.excess(lamp(0.01))[0, 0, 26, 26] == losses.MOST_EXCESS
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_what_was_painted_over_is_no_rim(scale: int) -> None:
+    painted = lamp(0.6)
+    painted[..., 26:31, 22:28] = 0.0
+    guesses = losses.excess(painted.repeat_interleave(scale, 2).repeat_interleave(scale, 3), scale=scale)
+    assert guesses[0, 0, 24 * scale, 30 * scale] == pytest.approx(guess(0.6, 3), abs=2e-3)
+
+
 def test_without_a_rim_or_a_clipped_pixel_the_guess_is_finite_and_not_negative() -> None:
     assert losses.excess(torch.ones(1, 3, 17, 30)).unique() == pytest.approx(guess(1, 3))
     assert losses.excess(torch.zeros(1, 3, 17, 30)).unique() == 0

@@ -61,6 +61,7 @@ def excess(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
     What can be told from outside is how steeply light rises towards the clip point. Beside a lamp the last pixel that
     does not clip is dark, in a bright sky it is nearly white: so the guess goes by the mean linear light of the pixels
     that touch clipped ones, around each place and in each channel. And where more channels clip, there is more light.
+    Black pixels are no rim: they may be letters that were painted over.
 
     Args:
         sdr: `(batch, 3, height, width)`, display-encoded in the working encoding.
@@ -68,17 +69,18 @@ def excess(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
         scale: the constants were fitted to frames of 0.1 megapixels; in larger ones light rises over more pixels, and
             blocks of so many pixels squared take the place of pixels.
     """
-    clipped = sdr >= white
+    clipped, black = sdr >= white, sdr.amax(1, keepdim=True) == 0
     encoded, clips = sdr, clipped
     if scale > 1:
         encoded = F.avg_pool2d(sdr, scale, ceil_mode=True)
         clips = F.avg_pool2d(clipped.float(), scale, ceil_mode=True) > 0.5
+        black = F.max_pool2d(black.float(), scale, ceil_mode=True) > 0
     touching = torch.zeros_like(clips)
     touching[..., 1:, :] |= clips[..., :-1, :]
     touching[..., :-1, :] |= clips[..., 1:, :]
     touching[..., 1:] |= clips[..., :-1]
     touching[..., :-1] |= clips[..., 1:]
-    rim = (touching & ~clips).float()
+    rim = (touching & ~clips & ~black).float()
     shares, values = (F.avg_pool2d(x, RIM_CELL, ceil_mode=True) for x in (rim, rim * encoded))
     light = camera.decode(values / shares.clamp(min=1e-9)) * shares
     # far from any rim that of the whole picture counts, and where there is none, it is white
