@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import camera
-from .camera import GAMMA
 from .network import CLIPPED
 
 EPSILON = 0.25 / 255
@@ -25,9 +24,9 @@ EXCESS_WEIGHT = 0.1
 """Weight of the guess how bright it is where nobody saw the truth, beside what is known. Without it, answers above the
 bound are nowhere wrong, and trainings that differ in their seed alone end with quite different lights."""
 EXCESS_STOPS, EXCESS_PER_STOP, EXCESS_PER_CHANNEL = -0.6, 1.2, 0.45
-"""That guess, `excess`: the least squares of what lies above white in 305 frames of 29 HDR pictures (CC0 and sample
-images). Fitted to 28 of them it misses the other's stops by 0.90 RMS, one constant for all misses them by 1.18; in 16
-H.264 clips, the constants as they are by 0.94, one constant by 1.16."""
+"""That guess, `excess`: the least squares of what lies above white in clips of 29 HDR pictures (CC0 and sample images),
+by scripts/fit_excess.py. Fitted to 28 of them it misses the other's stops by 0.90 RMS, one constant by 1.20; in
+H.264 clips of 16, these numbers by 0.91, one constant by 1.18."""
 RIM_CELL = 8
 """The rim of what clips is averaged over cells of this many pixels squared, ..."""
 RIM_CELLS = 5
@@ -55,25 +54,24 @@ def temporal(predicted: Tensor, predicted_next: Tensor, o: Tensor, o_next: Tenso
     return F.mse_loss(predicted_next - predicted, o_next - o)
 
 
-def excess(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
-    """How many stops over white the source `sdr` probably is where it clips, 0 to 5.6; of its shape.
+def rim_stops(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
+    """By how many stops the rim of what clips lies under white, around each place and in each channel; `sdr`'s shape.
 
-    What can be told from outside is how steeply light rises towards the clip point. Beside a lamp the last pixel that
-    does not clip is dark, in a bright sky it is nearly white: so the guess goes by the mean linear light of the pixels
-    that touch clipped ones, around each place and in each channel. And where more channels clip, there is more light.
-    Black pixels are no rim: they may be letters that were painted over.
+    The rim is the pixels that touch clipped ones; of their linear light counts the mean. Black pixels are none: they
+    may be letters that were painted over. Far from any rim that of the whole picture counts; without one it is white.
 
     Args:
         sdr: `(batch, 3, height, width)`, display-encoded in the working encoding.
         white: from which values channels count as clipped.
-        scale: the constants were fitted to frames of 0.1 megapixels; in larger ones light rises over more pixels, and
-            blocks of so many pixels squared take the place of pixels.
+        scale: blocks of so many pixels squared take the place of pixels: the larger a frame, the more pixels lie where
+            light rises. 1 for frames of 0.1 megapixels, to which `excess` was fitted.
     """
-    clipped, black = sdr >= white, sdr.amax(1, keepdim=True) == 0
-    encoded, clips = sdr, clipped
+    height, width = sdr.shape[-2:]
+    clips, black = sdr >= white, sdr.amax(1, keepdim=True) == 0
+    encoded = sdr
     if scale > 1:
         encoded = F.avg_pool2d(sdr, scale, ceil_mode=True)
-        clips = F.avg_pool2d(clipped.float(), scale, ceil_mode=True) > 0.5
+        clips = F.avg_pool2d(clips.float(), scale, ceil_mode=True) > 0.5
         black = F.max_pool2d(black.float(), scale, ceil_mode=True) > 0
     touching = torch.zeros_like(clips)
     touching[..., 1:, :] |= clips[..., :-1, :]
@@ -83,15 +81,22 @@ def excess(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
     rim = (touching & ~clips & ~black).float()
     shares, values = (F.avg_pool2d(x, RIM_CELL, ceil_mode=True) for x in (rim, rim * encoded))
     light = camera.decode(values / shares.clamp(min=1e-9)) * shares
-    # far from any rim that of the whole picture counts, and where there is none, it is white
     light, shares = (
         F.avg_pool2d(x, RIM_CELLS, 1, RIM_CELLS // 2) + 1e-3 * x.mean((2, 3), keepdim=True) + 1e-6
         for x in (light, shares)
     )
-    below = F.interpolate(-torch.log2(light / shares), scale_factor=float(scale * RIM_CELL))[
-        ..., : sdr.shape[-2], : sdr.shape[-1]
-    ]
-    guess = EXCESS_STOPS + EXCESS_PER_STOP * below + EXCESS_PER_CHANNEL * clipped.sum(1, keepdim=True)
+    stops = F.interpolate(-torch.log2(light / shares), scale_factor=float(scale * RIM_CELL))
+    return stops[..., :height, :width]
+
+
+def excess(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
+    """How many stops over white the source `sdr` probably is where it clips, 0 to 5.6; arguments as of `rim_stops`.
+
+    What can be told from outside is how steeply light rises towards the clip point: beside a lamp the last pixel that
+    does not clip is dark, in a bright sky it is nearly white. And where more channels clip, there is more light.
+    """
+    clipping = (sdr >= white).sum(1, keepdim=True)
+    guess = EXCESS_STOPS + EXCESS_PER_STOP * rim_stops(sdr, white, scale) + EXCESS_PER_CHANNEL * clipping
     return guess.clamp_(0, MOST_EXCESS)
 
 
@@ -123,7 +128,7 @@ def steady(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor, white: fl
 
 
 def _true_stops(sdr: Tensor, shift_stops: Tensor) -> Tensor:
-    return GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
+    return camera.GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
 
 
 def _huber(error: Tensor) -> Tensor:
