@@ -26,7 +26,7 @@ from evaluate import Scene, open_scenes
 from numpy.typing import NDArray
 
 from vszhdrv.zhdrv import compression, losses
-from vszhdrv.zhdrv.camera import GAMMA, round8
+from vszhdrv.zhdrv.camera import encode, round8
 
 FRAMES = 8
 """Evenly spread frames of a scene."""
@@ -45,7 +45,7 @@ def samples(scene: Scene) -> Samples:
     given, truth = scene.given(), scene.truth()
     found = []
     for index in np.linspace(0, scene.frames - 1, min(FRAMES, scene.frames)).round().astype(int):
-        frame = torch.from_numpy(given[index].clip(0, 1) ** (1 / GAMMA)).permute(2, 0, 1)[None]
+        frame = encode(torch.from_numpy(given[index])).permute(2, 0, 1)[None]
         frame = frame if scene.video else round8(frame)
         stops = np.log2(truth[index].clip(1)).transpose(2, 0, 1)
         for top in range(0, scene.height, CROP):
