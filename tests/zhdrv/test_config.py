@@ -91,9 +91,11 @@ def test_larger_frames_make_fast_see_larger_blocks() -> None:
     assert small == fast == fast.for_size(16, 16)
     assert (hd.fold, hd.crop) == (2 * small.fold, 2 * small.crop)
     assert (uhd.fold, uhd.crop) == (4 * small.fold, 4 * small.crop)
+    assert (small.stride, hd.stride, uhd.stride) == (1, 2, 4)
     assert fast.for_size(1080, 1920) == hd
     paper = Config.from_preset("paper")
     assert paper.for_size(3840, 2160) == paper
+    assert paper.stride == 1
 
 
 @pytest.mark.parametrize(("preset", "expansion_only"), [("fast", {"n_exp_up"}), ("paper", {"n_exp_up", "n_exp_down"})])

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from vszhdrv.zhdrv import network
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.network import Head, MixedPool, UNet, network_of, new_network, pad
+from vszhdrv.zhdrv.network import CLIPPED, Head, MixedPool, UNet, network_of, new_network, pad
 from vszhdrv.zhdrv.training import answer
 
 FAST = Config.from_preset("fast")
@@ -69,6 +70,18 @@ def test_odd_sizes_are_padded_by_their_edges_and_cut_back(config: Config, height
         # in another memory layout, of which only the last bits know
         assert torch.allclose(out, model(x[..., rows, :][..., columns])[..., :height, :width], atol=1e-6)
     assert out.shape == x.shape
+
+
+@pytest.mark.parametrize("fold", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("head", ["stops", "ratio"])
+def test_blocks_are_seen_as_pixels_side_by_side(head: Head, fold: int) -> None:
+    model = UNet((4, 4), head, fold)
+    x = torch.rand(2, 3, 3 * fold, 4 * fold)
+    x[..., :fold, :] = 1.0
+    told = [x - 0.5, (x >= CLIPPED).float() - 0.5] if head == "stops" else [x]
+    blocks = torch.cat([F.pixel_unshuffle(each, fold) for each in told], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(model.fine(x), F.relu(model.encoder[0](blocks)), rtol=0, atol=1e-5)
 
 
 def test_padding_repeats_the_last_row_and_column() -> None:

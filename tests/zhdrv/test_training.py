@@ -124,6 +124,24 @@ def test_a_compressed_clip_is_learned_from_compressed_pictures(monkeypatch: pyte
     assert not same(progress.weights, trained(config, panning()).weights)
 
 
+def test_of_larger_frames_the_losses_see_as_many_pixels_each_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, config = panning(height=80, width=90), replace(FAST, epochs=1).for_size(3840, 2160)
+    seen = []
+    truth = losses.truth
+    monkeypatch.setattr(losses, "truth", lambda x, *told: seen.append(x) or truth(x, *told))
+    trained(config, frames)
+    assert config.crop == 4 * FAST.crop
+    assert {x.shape for x in seen} == {(config.pictures, 3, FAST.crop, FAST.crop)}
+    steps = list(sampling.visits(frames, config, 0))
+    for x, crops in zip(seen, steps, strict=True):
+        assert {crop.phase for crop in crops} == {crops[0].phase}
+        row, column = crops[0].phase
+        whole = sampling.cut(frames, frames.pairs[crops[0].pair][0], crops[0], config.crop, CPU)
+        assert torch.equal(x[:1], whole[..., row::4, column::4])
+    many = sampling.visits(frames, replace(config, steps_per_epoch=200), 0)
+    assert len({crops[0].phase for crops in many}) == 16
+
+
 @pytest.mark.parametrize(
     ("config", "better"), [(replace(PAPER, epochs=6), 0.9), (replace(FAST, steps_per_epoch=30, epochs=3), 0.9)]
 )

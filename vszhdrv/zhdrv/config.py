@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
-RECIPE = 3
+RECIPE = 4
 """Version of all that makes a training what it is, beside the settings: raised with every change after which the same
 clip and settings give other weights, so that networks trained before are not taken for those of now."""
 FOLD_PIXELS = 512 * 1024
@@ -105,6 +105,12 @@ class Config:
     def pictures(self) -> int:
         """Pictures of a step, all in all."""
         return self.crops * (2 if self.alpha > 0 else 1)
+
+    @property
+    def stride(self) -> int:
+        """How far apart, down and across, the pixels lie that the fast preset's losses see: once more for each doubling
+        of `fold`, so that a step has as many of them whatever the frames' size."""
+        return max(1, self.fold // int(PRESETS[self.preset]["fold"]))
 
     def for_size(self, width: int, height: int) -> Self:
         """The settings for frames of this size.

@@ -6,6 +6,8 @@ Both objectives see a picture `f` that was made brighter by a known shift, and t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -54,7 +56,7 @@ def temporal(predicted: Tensor, predicted_next: Tensor, o: Tensor, o_next: Tenso
     return F.mse_loss(predicted_next - predicted, o_next - o)
 
 
-def rim_stops(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
+def rim_stops(sdr: Tensor, white: float = CLIPPED) -> Tensor:
     """By how many stops the rim of what clips lies under white, around each place and in each channel; `sdr`'s shape.
 
     The rim is the pixels that touch clipped ones; of their linear light counts the mean. Black pixels are none: they
@@ -63,72 +65,77 @@ def rim_stops(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
     Args:
         sdr: `(batch, 3, height, width)`, display-encoded in the working encoding.
         white: from which values channels count as clipped.
-        scale: blocks of so many pixels squared take the place of pixels: the larger a frame, the more pixels lie where
-            light rises. 1 for frames of 0.1 megapixels, to which `excess` was fitted.
     """
     height, width = sdr.shape[-2:]
     clips, black = sdr >= white, sdr.amax(1, keepdim=True) == 0
-    encoded = sdr
-    if scale > 1:
-        encoded = F.avg_pool2d(sdr, scale, ceil_mode=True)
-        clips = F.avg_pool2d(clips.float(), scale, ceil_mode=True) > 0.5
-        black = F.max_pool2d(black.float(), scale, ceil_mode=True) > 0
     touching = torch.zeros_like(clips)
     touching[..., 1:, :] |= clips[..., :-1, :]
     touching[..., :-1, :] |= clips[..., 1:, :]
     touching[..., 1:] |= clips[..., :-1]
     touching[..., :-1] |= clips[..., 1:]
-    rim = (touching & ~clips & ~black).float()
-    shares, values = (F.avg_pool2d(x, RIM_CELL, ceil_mode=True) for x in (rim, rim * encoded))
+    rim = (touching & ~clips & ~black).to(sdr.dtype)
+    shares, values = (F.avg_pool2d(x, RIM_CELL, ceil_mode=True) for x in (rim, rim * sdr))
     light = camera.decode(values / shares.clamp(min=1e-9)) * shares
     light, shares = (
         F.avg_pool2d(x, RIM_CELLS, 1, RIM_CELLS // 2) + 1e-3 * x.mean((2, 3), keepdim=True) + 1e-6
         for x in (light, shares)
     )
-    stops = F.interpolate(-torch.log2(light / shares), scale_factor=float(scale * RIM_CELL))
+    stops = F.interpolate(-torch.log2(light / shares), scale_factor=float(RIM_CELL))
     return stops[..., :height, :width]
 
 
-def excess(sdr: Tensor, white: float = CLIPPED, scale: int = 1) -> Tensor:
+def excess(sdr: Tensor, white: float = CLIPPED) -> Tensor:
     """How many stops over white the source `sdr` probably is where it clips, 0 to 5.6; arguments as of `rim_stops`.
 
     What can be told from outside is how steeply light rises towards the clip point: beside a lamp the last pixel that
     does not clip is dark, in a bright sky it is nearly white. And where more channels clip, there is more light.
     """
     clipping = (sdr >= white).sum(1, keepdim=True)
-    guess = EXCESS_STOPS + EXCESS_PER_STOP * rim_stops(sdr, white, scale) + EXCESS_PER_CHANNEL * clipping
+    guess = EXCESS_STOPS + EXCESS_PER_STOP * rim_stops(sdr, white) + EXCESS_PER_CHANNEL * clipping
     return guess.clamp_(0, MOST_EXCESS)
 
 
-def censored(
-    stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor, white: float = CLIPPED, scale: int = 1
-) -> Tensor:
-    """Error of the predicted stops over white, where the bright picture `f` clips: where it is `white` or more.
+class Truth(NamedTuple):
+    """What is known of the light where bright pictures clip, each field in their shape."""
 
-    Where the source `sdr` does not clip the true value is known: its own stops plus the shift. Where the source clips
-    too, all that is known is "at least the shift" (censored regression, Tobin 1958): less is an error; what is more
-    is held, weakly, to the source's `excess`. `shift_stops` is `(batch, 1, 1, 1)`.
-    """
+    stops: Tensor
+    """Over white, at least so many."""
+    seen: Tensor
+    """1 where the bright picture clips and the source does not: there it is just so many. Elsewhere 0."""
+    unseen: Tensor
+    """1 where both clip, elsewhere 0."""
+
+
+def truth(sdr: Tensor, f: Tensor, shift_stops: Tensor, white: float = CLIPPED) -> Truth:
+    """Of the pictures `f`, which clip at `white`: `sdr`, made brighter by `shift_stops`, `(batch, 1, 1, 1)`."""
     clips, known = f >= white, sdr < CLIPPED
-    error = _huber(torch.where(known, stops - _true_stops(sdr, shift_stops), (stops - shift_stops).clamp(max=0)))
-    guess = _huber(stops - (shift_stops + excess(sdr, white, scale))) * (EXCESS_WEIGHT * ~known)
-    return ((error + guess) * clips).sum() / clips.sum().clamp(min=1)
+    stops = camera.GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
+    seen, unseen = (mask.to(stops.dtype) for mask in (clips & known, clips & ~known))
+    return Truth(stops, seen, unseen)
 
 
-def steady(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor, white: float = CLIPPED) -> Tensor:
+def censored(stops: Tensor, truth: Truth, excess: Tensor) -> Tensor:
+    """Error of the predicted stops over white, where the bright picture clips.
+
+    Where the source does not clip the true value is known: its own stops plus the shift. Where the source clips too,
+    all that is known is "at least the shift" (censored regression, Tobin 1958): less is an error; what is more is
+    held to the source's `excess`, with the weight `EXCESS_WEIGHT`.
+    """
+    over = stops - truth.stops
+    known = _huber(over) * truth.seen
+    guessed = (_huber(over.clamp(max=0)) + EXCESS_WEIGHT * _huber(over - excess)) * truth.unseen
+    return (known + guessed).sum() / (truth.seen + truth.unseen).sum().clamp(min=1)
+
+
+def steady(stops: Tensor, truth: Truth) -> Tensor:
     """How much the error of the predicted stops changes from frames to their successors, the batch's second half.
 
     The fast preset's form of `temporal`: the change must be the original's, where both pictures clip and both truths
     are known.
     """
-    known = (f >= white) & (sdr < CLIPPED)
-    before, after = (stops - _true_stops(sdr, shift_stops)).chunk(2)
-    both = torch.logical_and(*known.chunk(2))
+    before, after = (stops - truth.stops).chunk(2)
+    both = torch.mul(*truth.seen.chunk(2))
     return (_huber(after - before) * both).sum() / both.sum().clamp(min=1)
-
-
-def _true_stops(sdr: Tensor, shift_stops: Tensor) -> Tensor:
-    return camera.GAMMA * torch.log2(sdr.clamp(min=EPSILON)) + shift_stops
 
 
 def _huber(error: Tensor) -> Tensor:

@@ -15,6 +15,10 @@ CLIPPED = 254.5 / 255
 """Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
 
 
+MOST_KERNEL_ROWS = 24
+"""Higher kernels take torch's CPU convolution twice as long as smaller ones of the same work: docs/performance.md."""
+
+
 class MixedPool(nn.Module):
     """Halves height and width by a learned mix of maximum and mean: a * max + (1 - a) * mean (Lee et al. 2016)."""
 
@@ -81,7 +85,7 @@ class UNet(nn.Module):
         else:  # one convolution over both inputs, side by side, costs a copy of them
             clips = torch.ge(x, CLIPPED, out=torch.empty_like(x))
             seen, told = weight.chunk(2, dim=1)
-            x = _folded(x - 0.5, seen, bias, self.fold) + _folded(clips.sub_(0.5), told, None, self.fold)
+            x = _folded(x - 0.5, seen, bias, self.fold).add_(_folded(clips.sub_(0.5), told, None, self.fold))
         return F.relu(x, inplace=True)
 
     def coarse(self, fine: Tensor) -> Tensor:
@@ -108,26 +112,40 @@ class UNet(nn.Module):
 
 
 def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor:
-    """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=1), without moving a pixel.
+    """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=1), in less time.
 
-    A 3x3 convolution of blocks is one of 3 fold x 3 fold pixels in steps of a block, and in channels-last memory the
-    pixels of a block's row lie side by side: they are channels already.
+    A 3x3 convolution of blocks is one of 3 fold x 3 fold pixels in steps of a block. In channels-last memory the pixels
+    of a block's row lie side by side: they are channels already, and no pixel moves. Blocks of many rows are copied.
     """
     if fold == 1:
         return F.conv2d(x, weight, bias, padding=1)
     batch, channels, height, width = x.shape
+    rows, columns = height // fold, width // fold
     x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    x = x.reshape(batch, height, width // fold, fold * channels).permute(0, 3, 1, 2)
-    kernel = weight.reshape(-1, channels, fold, fold, 3, 3).permute(
-        0, 3, 1, 4, 2, 5
-    )  # out, column, channel, down, row, ...
-    kernel = kernel.reshape(-1, fold * channels, 3 * fold, 3).contiguous(memory_format=torch.channels_last)
-    return F.conv2d(x, kernel, bias, stride=(fold, 1), padding=(fold, 1))
+    kernel = weight.reshape(-1, channels, fold, fold, 3, 3)  # out, channel, down, across, rows, columns
+    if fold > MOST_KERNEL_ROWS // 3:
+        x = x.reshape(batch, rows, fold, columns, fold * channels).transpose(2, 3).reshape(batch, rows, columns, -1)
+        kernel = kernel.permute(0, 2, 3, 1, 4, 5).flatten(1, 3)
+        step = 1
+    else:
+        x = x.reshape(batch, height, columns, fold * channels)
+        kernel = kernel.permute(0, 3, 1, 4, 2, 5).reshape(-1, fold * channels, 3 * fold, 3)
+        step = fold
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, stride=(step, 1), padding=(step, 1))
 
 
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
     """`coarse`, made twice as high and wide, and `fine`, channel by channel."""
-    return torch.cat((F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False), fine), dim=1)
+    large = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    if large.requires_grad and large.is_contiguous(memory_format=torch.channels_last):
+        # The gradient is a slice of that of both, on which the way back through the interpolation takes thrice as long.
+        large.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+    return torch.cat((large, fine), dim=1)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def new_network(widths: Sequence[int], head: Head, fold: int, seed: int) -> UNet:

@@ -258,6 +258,8 @@ class Crop:
     shift_stops: float
     coding: tuple[float, int, int] | None = None
     """Quantiser step, and the offsets of the grid of blocks; None: not compressed."""
+    phase: tuple[int, int] = (0, 0)
+    """Row and column of the first pixel that the fast preset's losses see, the same for all crops of a step."""
 
 
 def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
@@ -274,7 +276,10 @@ def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
     for step, first in enumerate(range(0, len(plan), config.crops)):
         draw = np.random.default_rng((config.seed, 2, epoch, step))
         crops = [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.crops]]
-        yield [replace(crop, coding=_draw_coding(draw)) for crop in crops] if frames.compressed else crops
+        if frames.compressed:
+            crops = [replace(crop, coding=_draw_coding(draw)) for crop in crops]
+        row, column = draw.integers(config.stride, size=2).tolist()
+        yield [replace(crop, phase=(row, column)) for crop in crops]
 
 
 def _draw(visit: tuple[int, int], height: int, width: int, config: Config, rng: np.random.Generator) -> Crop:

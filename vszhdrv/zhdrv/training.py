@@ -194,10 +194,13 @@ def _stops_objective(
         for k, crop in enumerate(crops):
             assert crop.coding is not None
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
-    told = answer(network, seen), x, f, torch.tensor(shifts, device=device)[:, None, None, None]
+    stops = answer(network, seen)
+    row, column = crops[0].phase
+    stops, x, f = (each[..., row :: config.stride, column :: config.stride] for each in (stops, x, f))
     white = compression.WHITE if frames.compressed else CLIPPED
-    loss = losses.censored(*told, white, scale=config.fold // 2)
-    return loss, losses.steady(*told, white) if config.alpha > 0 else loss.new_zeros(())
+    truth = losses.truth(x, f, torch.tensor(shifts, device=device)[:, None, None, None], white)
+    loss = losses.censored(stops, truth, losses.excess(x, white))
+    return loss, losses.steady(stops, truth) if config.alpha > 0 else loss.new_zeros(())
 
 
 def answer(network: UNet | Shared, x: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:
