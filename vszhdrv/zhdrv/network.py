@@ -15,8 +15,9 @@ CLIPPED = 254.5 / 255
 """Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
 
 
-MOST_KERNEL_ROWS = 24
-"""Higher kernels take torch's CPU convolution twice as long as smaller ones of the same work: docs/performance.md."""
+LARGE_FOLD = 16
+"""From this `fold` on, blocks are copied side by side: kernels of three times as many rows take torch's convolution on
+processors twice as long as lower ones with the same work (docs/performance.md)."""
 
 
 class MixedPool(nn.Module):
@@ -115,7 +116,7 @@ def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor
     """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=1), in less time.
 
     A 3x3 convolution of blocks is one of 3 fold x 3 fold pixels in steps of a block. In channels-last memory the pixels
-    of a block's row lie side by side: they are channels already, and no pixel moves. Blocks of many rows are copied.
+    of a block's row lie side by side: they are channels already, and no pixel moves. Large blocks are copied.
     """
     if fold == 1:
         return F.conv2d(x, weight, bias, padding=1)
@@ -123,7 +124,7 @@ def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor
     rows, columns = height // fold, width // fold
     x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
     kernel = weight.reshape(-1, channels, fold, fold, 3, 3)  # out, channel, down, across, rows, columns
-    if fold > MOST_KERNEL_ROWS // 3:
+    if fold >= LARGE_FOLD:
         x = x.reshape(batch, rows, fold, columns, fold * channels).transpose(2, 3).reshape(batch, rows, columns, -1)
         kernel = kernel.permute(0, 2, 3, 1, 4, 5).flatten(1, 3)
         step = 1

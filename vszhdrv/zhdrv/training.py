@@ -196,7 +196,7 @@ def _stops_objective(
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
     stops = answer(network, seen)
     row, column = crops[0].phase
-    stops, x, f = (each[..., row :: config.stride, column :: config.stride] for each in (stops, x, f))
+    stops, x, f = (each[..., row :: config.stride, column :: config.stride].contiguous() for each in (stops, x, f))
     white = compression.WHITE if frames.compressed else CLIPPED
     truth = losses.truth(x, f, torch.tensor(shifts, device=device)[:, None, None, None], white)
     loss = losses.censored(stops, truth, losses.excess(x, white))
