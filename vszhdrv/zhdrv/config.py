@@ -108,8 +108,8 @@ class Config:
 
     @property
     def stride(self) -> int:
-        """How far apart, down and across, the pixels lie that the fast preset's losses see: once more for each doubling
-        of `fold`, so that a step has as many of them whatever the frames' size."""
+        """How far apart, down and across, the pixels lie that the fast preset's losses see: 1, twice as far with each
+        doubling of `fold`, so that a step has as many of them whatever the frames' size."""
         return max(1, self.fold // int(PRESETS[self.preset]["fold"]))
 
     def for_size(self, width: int, height: int) -> Self:

@@ -14,7 +14,6 @@ Head = Literal["ratio", "stops"]
 CLIPPED = 254.5 / 255
 """Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
 
-
 LARGE_FOLD = 16
 """From this `fold` on, blocks are copied side by side: kernels of three times as many rows take torch's convolution on
 processors twice as long as lower ones with the same work (docs/performance.md)."""
