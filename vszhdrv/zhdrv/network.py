@@ -121,7 +121,7 @@ def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor
         return F.conv2d(x, weight, bias, padding=1)
     batch, channels, height, width = x.shape
     rows, columns = height // fold, width // fold
-    x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    x = _channels_last(x).permute(0, 2, 3, 1)
     kernel = weight.reshape(-1, channels, fold, fold, 3, 3)  # out, channel, down, across, rows, columns
     if fold >= LARGE_FOLD:
         x = x.reshape(batch, rows, fold, columns, fold * channels).transpose(2, 3).reshape(batch, rows, columns, -1)
@@ -131,8 +131,7 @@ def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor
         x = x.reshape(batch, height, columns, fold * channels)
         kernel = kernel.permute(0, 3, 1, 4, 2, 5).reshape(-1, fold * channels, 3 * fold, 3)
         step = fold
-    kernel = kernel.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, stride=(step, 1), padding=(step, 1))
+    return F.conv2d(x.permute(0, 3, 1, 2), _channels_last(kernel), bias, stride=(step, 1), padding=(step, 1))
 
 
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
