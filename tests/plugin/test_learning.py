@@ -1,6 +1,7 @@
 """One clip's way to a trained network, step by step: what is read, told, kept and found again."""
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -139,9 +140,27 @@ def test_a_stopped_learning_goes_on_to_the_same_bits(make_clip: MakeClip, tmp_pa
     assert not list(tmp_path.rglob("*.state"))
 
 
-def test_ctrl_c_in_the_middle_of_a_step_spoils_nothing(
-    make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def raise_interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def raise_error() -> None:
+    raise RuntimeError("no memory left")
+
+
+@pytest.mark.parametrize(
+    ("event", "raised", "first"), [(raise_interrupt, KeyboardInterrupt, 6), (raise_error, RuntimeError, 5)]
+)
+def test_what_comes_in_the_middle_of_a_step_spoils_nothing(
+    make_clip: MakeClip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    event: Callable[[], None],
+    raised: type[BaseException],
+    first: int,
 ) -> None:
+    """Ctrl-C lets the step come to its end; after an error the last state that was saved is gone on from."""
+
     def job(cache: str) -> Job:
         return job_of(make_clip(width=24, height=16, length=3), cache=str(tmp_path / cache))
 
@@ -153,13 +172,13 @@ def test_ctrl_c_in_the_middle_of_a_step_spoils_nothing(
     def interrupted(optimizer: torch.optim.AdamW, *given: Any) -> None:
         step(optimizer, *given)
         if next(steps) == 5:
-            raise KeyboardInterrupt  # the weights have changed, and nobody has counted it
+            event()  # the weights have changed, and nobody has counted it
 
     monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raised):
         learned(stopped)
     monkeypatch.undo()
-    assert next(event.done for event in learned(resumed) if event.kind == "training") == 5
+    assert next(event.done for event in learned(resumed) if event.kind == "training") == first
     assert same(weights(whole), weights(resumed))
 
 

@@ -6,8 +6,11 @@ computes what it would have computed: on the CPU, with the same number of thread
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +56,7 @@ class Progress:
     rate ends at nearly nothing, those after the last."""
     best_loss: float = float("inf")
     settled: bool = True
-    """False while a step changes the network: what an interrupt leaves then is no state to go on from."""
+    """False while a step changes the network: what an error leaves then is no state to go on from."""
 
     @property
     def steps(self) -> int:
@@ -131,18 +134,40 @@ def train(
             if config.max_gradient is not None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_gradient)
             lr = optimizer.param_groups[0]["lr"]
-            progress.settled = False
-            optimizer.step()
-            if isinstance(schedule, OneCycleLR) and progress.step + 1 < progress.steps:
-                schedule.step()
-            losses_now = torch.stack((total, reconstruction, temporal)).tolist()  # asks a card once, not three times
-            progress.sums = [a + b for a, b in zip(progress.sums, losses_now, strict=True)]
-            progress.step += 1
-            progress.seconds += time.monotonic() - started
-            if progress.step == (progress.epoch + 1) * steps_per_epoch:
-                _finish_epoch(progress, lr)
-            progress.settled = True
+            with _uninterrupted():
+                progress.settled = False
+                optimizer.step()
+                if isinstance(schedule, OneCycleLR) and progress.step + 1 < progress.steps:
+                    schedule.step()
+                losses_now = torch.stack((total, reconstruction, temporal)).tolist()  # a card is asked once
+                progress.sums = [a + b for a, b in zip(progress.sums, losses_now, strict=True)]
+                progress.step += 1
+                progress.seconds += time.monotonic() - started
+                if progress.step == (progress.epoch + 1) * steps_per_epoch:
+                    _finish_epoch(progress, lr)
+                progress.settled = True
             yield progress
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C, and whatever else Python has a signal handler for, waits for the end: the handler is called then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python calls handlers in the main thread alone
+        return
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    came: list[int] = []
+    try:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _layout(config: Config, device: torch.device, precision: Precision) -> torch.memory_format:
