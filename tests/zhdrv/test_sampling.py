@@ -212,9 +212,16 @@ def test_crops_lie_within_the_frame_and_everywhere_in_it(config: Config, height:
         assert 0 <= crop.top <= height - crop.height
         assert 0 <= crop.left <= width - crop.width
         assert 0 <= crop.jitter_stops <= 0.25
-        assert 0 < crop.shift_stops <= config.max_shift
+        assert crop.shift_stops == 0 or sampling.MIN_SHIFT_STOPS <= crop.shift_stops <= config.max_shift
     if width > drawn[0].width:
         assert len({crop.left for crop in drawn}) > min(len(drawn), width - drawn[0].width) // 3
+
+
+def test_a_quarter_of_the_crops_is_not_made_brighter() -> None:
+    shifts = [crop.shift_stops for crop in crops(frames(4, 400, 500), FAST)]
+    assert shifts.count(0.0) / len(shifts) == pytest.approx(sampling.UNSHIFTED, abs=0.15)
+    x = torch.rand(1, 3, 10, 10)
+    assert sampling.bounded_shift(x, 0.0) == 0
 
 
 def test_the_papers_crops_are_320_or_what_fits_or_a_share_of_a_large_frame() -> None:

@@ -22,7 +22,7 @@ COSINE_WEIGHT = 5.0
 KNEE_STOPS = 0.25
 """Errors beyond this count linearly, not squared: a lamp that nobody can know must not outweigh what can be learned."""
 
-EXCESS_WEIGHT = 0.1
+EXCESS_WEIGHT = 0.5
 """Weight of the guess how bright it is where nobody saw the truth, beside what is known. Without it, answers above the
 bound are nowhere wrong, and trainings that differ in their seed alone end with quite different lights."""
 EXCESS_STOPS, EXCESS_PER_STOP, EXCESS_PER_CHANNEL = -0.6, 1.2, 0.45

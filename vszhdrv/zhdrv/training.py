@@ -166,8 +166,8 @@ def _uninterrupted() -> Iterator[None]:
         for number, handler in handlers.items():
             if callable(handler):
                 signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _layout(config: Config, device: torch.device, precision: Precision) -> torch.memory_format:
