@@ -50,7 +50,9 @@ def shows(frames: sampling.Frames, config: Config) -> bool:
     for place in places:
         found += _holes(sampling.scaled(frames.pixels[place])[None])
     for crops in islice(sampling.visits(frames, config, 0), STEPS):
-        for crop in (crop for crop in crops if crop.shift_stops > 0):
+        for crop in crops:
+            if crop.shift_stops == 0:
+                continue  # its holes are the source's own
             x = sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, torch.device("cpu"))
             made += _holes(camera.shift(x, sampling.bounded_shift(x, crop.shift_stops)))
     share, usual = (holes / max(inside, 1) for holes, inside in (found, made))

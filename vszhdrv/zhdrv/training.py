@@ -155,17 +155,16 @@ def _uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python calls handlers in the main thread alone
         return
-    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    all_handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    handlers = {number: handler for number, handler in all_handlers.items() if callable(handler)}
     came: list[int] = []
     try:
-        for number, handler in handlers.items():
-            if callable(handler):
-                signal.signal(number, lambda number, _: came.append(number))
+        for number in handlers:
+            signal.signal(number, lambda number, _: came.append(number))
         yield
     finally:
         for number, handler in handlers.items():
-            if callable(handler):
-                signal.signal(number, handler)
+            signal.signal(number, handler)
         for late in came:
             signal.raise_signal(late)
 
