@@ -25,7 +25,7 @@ import torch
 from evaluate import Scene, open_scenes
 from numpy.typing import NDArray
 
-from vszhdrv.zhdrv import compression, losses
+from vszhdrv.zhdrv import losses, sampling
 from vszhdrv.zhdrv.camera import encode, round8
 
 FRAMES = 8
@@ -41,7 +41,7 @@ Samples = NDArray[np.float64]
 
 def samples(scene: Scene) -> Samples:
     """Clipped values of a scene."""
-    white = compression.WHITE if scene.video else losses.CLIPPED
+    white = sampling.COMPRESSED_WHITE if scene.video else losses.CLIPPED
     given, truth = scene.given(), scene.truth()
     found = []
     for index in np.linspace(0, scene.frames - 1, min(FRAMES, scene.frames)).round().astype(int):

@@ -35,9 +35,12 @@ def test_figures_as_a_table_and_as_json(tmp_path: Path, capsys: pytest.CaptureFi
     arguments = ["train", "peak", "--size", "64x64", "--device", "cpu", "--rounds", "1", "--json", str(path)]
     benchmark.main(arguments)
     results = json.loads(path.read_text())["results"]
-    assert [row["case"] for row in results["train"]] == ["fast", "paper", "baseline"]
+    parts = ["fast, first round", "fast, consensus of a frame", "fast, second round"]
+    assert [row["case"] for row in results["train"]] == [*parts, "paper", "baseline"]
     assert all(row["ms"] > 0 and row["cpu ms"] > 0 for row in results["train"])
-    assert results["train"][0]["steps"] < results["train"][1]["steps"] == results["train"][2]["steps"]
+    fast, paper, baseline = results["train"][:3], *results["train"][3:]
+    assert fast[0]["steps"] < paper["steps"] == baseline["steps"]
+    assert {row["whole training, s"] for row in fast} == {sum(row["all of them, s"] for row in fast)}
     whole = [row for row in results["peak"] if row["case"] in ("the network", "a training step")]
     assert len(whole) == 2 and all(row["of the best"] < 1.5 for row in whole)
     assert [row["of the best"] for row in results["peak"]].count(1) == 2  # the best convolution on either's threads

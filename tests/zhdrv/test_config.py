@@ -85,6 +85,15 @@ def test_fast_trains_for_more_than_its_steps_span() -> None:
     assert Config.from_preset(n_exp_down=3).max_shift > 6
 
 
+def test_a_fifth_of_the_epochs_are_the_second_round() -> None:
+    fast = Config.from_preset("fast")
+    assert fast.first_epochs == fast.epochs * 4 // 5 == 32
+    for epochs, first in ((1, 1), (4, 4), (5, 4), (11, 9)):
+        assert replace(fast, epochs=epochs).first_epochs == first
+    assert replace(fast, still=True).first_epochs == fast.epochs
+    assert Config.from_preset("paper").first_epochs == 128
+
+
 def test_larger_frames_make_fast_see_larger_blocks() -> None:
     fast = Config.from_preset("fast")
     small, hd, uhd = fast.for_size(960, 540), fast.for_size(1920, 1080), fast.for_size(3840, 2160)

@@ -95,6 +95,7 @@ def test_they_learn_what_one_learns(tmp_path: Path) -> None:
         Work(panning(), PAPER, CPU, "fp32", None),
         Work(panning(), PAPER, CPU, "fp32", state),  # what one has begun
         Work(deep, FAST, CPU, "fp32", None),
+        Work(panning(), replace(FAST, second_round=0.5), CPU, "fp32", None),
     ]
     first, second = together(tmp_path, 2, works)
     for work, ours, theirs in zip(works, first, second, strict=True):

@@ -240,6 +240,23 @@ def test_fast_visits_all_frames_equally_often_in_steps_of_one_size() -> None:
     assert max(visits.values()) - min(visits.values()) <= 1
 
 
+def test_the_second_round_sees_frames_as_they_are_where_they_clip() -> None:
+    pixels = torch.zeros(4, 3, 300, 400, dtype=torch.uint8)
+    pixels[:3, 1, 20:26, 30:36] = 255  # one lamp, and a frame without
+    held = replace(Frames(pixels, tuple((place, place) for place in range(4))), compressed=True)
+    first, second = (crops(held, FAST, epoch) for epoch in (FAST.first_epochs - 1, FAST.first_epochs))
+    assert len(first) == len(second)
+    assert any(crop.shift_stops > 0 for crop in first) and all(crop.coding for crop in first)
+    assert {(crop.shift_stops, crop.transform, crop.coding) for crop in second} == {(0, 0, None)}
+
+    def showing(crops: list[sampling.Crop]) -> float:
+        return sum(sampling.shows_clipped(held, pixels[crop.pair][:, *crop.area]) for crop in crops) / len(crops)
+
+    assert showing(second) > 2 * showing(first) > 0
+    assert second == crops(held, FAST, FAST.first_epochs)
+    assert second != crops(held, FAST, FAST.first_epochs + 1)
+
+
 def crop_of(**values: Any) -> sampling.Crop:
     return sampling.Crop(**{"pair": 0, "transform": 0, "jitter_stops": 0.0, "shift_stops": 1.0, **values})
 

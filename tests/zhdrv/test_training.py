@@ -10,6 +10,7 @@ import torch
 
 from vszhdrv.zhdrv import camera, checkpoint, compression, losses, sampling, training
 from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.consensus import Consensus
 from vszhdrv.zhdrv.expansion import Expander
 from vszhdrv.zhdrv.network import network_of
 from vszhdrv.zhdrv.training import Progress, Weights, train
@@ -17,7 +18,8 @@ from vszhdrv.zhdrv.training import Progress, Weights, train
 CPU = torch.device("cpu")
 PAPER = replace(Config.from_preset("paper", epochs=2, lr=2e-3), widths=(4, 8, 8), crop=32)
 FAST = replace(Config.from_preset("fast", epochs=2), widths=(4, 8, 8), crop=16, steps_per_epoch=5)
-BOTH = pytest.mark.parametrize("config", [PAPER, FAST], ids=["paper", "fast"])
+TWO_ROUNDS = replace(FAST, second_round=0.5)
+BOTH = pytest.mark.parametrize("config", [PAPER, FAST, TWO_ROUNDS], ids=["paper", "fast", "two rounds"])
 
 
 def panning(count: int = 3, height: int = 24, width: int = 20) -> sampling.Frames:
@@ -221,6 +223,40 @@ def test_fast_keeps_the_last_weights_and_its_rate_ends_at_nearly_nothing() -> No
         rates.append(step.optimizer.param_groups[0]["lr"])
     assert max(rates) == pytest.approx(FAST.lr, rel=0.2)
     assert rates[-1] < FAST.lr / 1000
+
+
+def test_the_second_round_has_a_lower_rate_and_ends_at_nearly_nothing_too() -> None:
+    config = replace(TWO_ROUNDS, steps_per_epoch=40)
+    rates = [step.optimizer.param_groups[0]["lr"] for step in train(panning(), config, CPU, "fp32")]
+    assert max(rates[:40]) == pytest.approx(config.lr, rel=0.02)
+    assert max(rates[40:]) == pytest.approx(config.lr * training.SECOND_RATE, rel=0.02)
+    assert rates[39] < config.lr / 1000 and rates[79] < config.lr / 1000
+
+
+def test_the_second_round_learns_the_consensus_about_frames_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, config = panning(), replace(TWO_ROUNDS, steps_per_epoch=60, lr=1e-2)
+    whole = sampling.scaled(frames.pixels)
+    first = trained(config, frames).first
+
+    class Told(Consensus):
+        """A consensus of six stops, wherever it is asked."""
+
+        def cut(self, place: int, crop: sampling.Crop) -> torch.Tensor:
+            assert (crop.shift_stops, crop.coding) == (0, None)
+            return torch.full_like(super().cut(place, crop), 6)
+
+    monkeypatch.setattr(training, "Consensus", Told)
+    progress = trained(config, frames)
+    assert same(progress.first, first)
+    before = network_of(first, config.widths, config.head, config.fold)
+    with torch.no_grad():
+        stops = [training.answer(network, whole)[whole == 1].mean() for network in (before, progress.network)]
+    assert stops[1] > stops[0] + 1
+
+
+def test_stills_have_no_second_round() -> None:
+    progress = trained(replace(TWO_ROUNDS, alpha=0.0, still=True))
+    assert progress.epoch == 2 and not progress.first
 
 
 def test_the_papers_rate_is_halved_where_the_loss_does_not_fall() -> None:

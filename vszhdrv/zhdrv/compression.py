@@ -27,9 +27,6 @@ ROUNDING = 1 / 3
 BT709 = ((0.2126, 0.7152, 0.0722), (-0.1146, -0.3854, 0.5), (0.5, -0.4542, -0.0458))
 """Y, Cb and Cr of R, G and B (ITU-R BT.709-6)."""
 
-WHITE = 0.95
-"""Working values from which learning wants an answer: what clips may be darker after compression."""
-
 FRAMES = 16
 """Frames that are looked at, at most."""
 STEPS = 32

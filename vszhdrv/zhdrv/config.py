@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
-RECIPE = 5
+RECIPE = 6
 """Version of all that makes a training what it is, beside the settings: raised with every change after which the same
 clip and settings give other weights, so that networks trained before are not taken for those of now."""
 FOLD_PIXELS = 512 * 1024
@@ -54,6 +54,8 @@ class Config:
     """Pictures a step; with head "ratio", crops, each of two pictures where there is a temporal loss."""
     crop: int
     """Side of the training crops in pixels, for frames of up to a megapixel."""
+    second_round: float
+    """Share of the epochs, at the end, in which the network learns what its answers to neighbouring frames agree on."""
     max_frames: int
     """Frames to learn from, at most."""
     few_frames: int | None
@@ -90,6 +92,11 @@ class Config:
             raise ValueError(f"lr must be over 0 and at most 1, not {self.lr}")
         if self.preset == "fast" and self.n_exp_down == 0:
             raise ValueError("n_exp_down must be from 1 to 6 with preset fast, not 0")
+
+    @property
+    def first_epochs(self) -> int:
+        """The epochs before the second round; all of them in image mode, where no frame has neighbours."""
+        return self.epochs - (0 if self.still else int(self.epochs * self.second_round))
 
     @property
     def max_shift(self) -> float:
@@ -145,12 +152,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "steps_per_epoch": None,
         "batch": 1,
         "crop": 320,
+        "second_round": 0.0,
         "max_frames": 128,
         "few_frames": 30,
     },
     # Sized so that a person waits a minute on two cores: docs/quality.md has the tries behind each value.
     "fast": {
-        "epochs": 32,
+        "epochs": 40,
         "lr": 3e-3,
         "alpha": 0.5,
         "widths": (16, 32, 48, 64, 64),
@@ -161,6 +169,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "steps_per_epoch": 50,
         "batch": 4,
         "crop": 128,
+        "second_round": 0.2,
         "max_frames": 128,
         "few_frames": None,
     },

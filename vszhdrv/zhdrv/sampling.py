@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .camera import GAMMA
 from .config import Config
+from .network import CLIPPED
 from .overlays import Overlays
 
 CANDIDATES = 512
@@ -52,6 +53,10 @@ MIN_SHIFT_STOPS = 0.5
 UNSHIFTED = 0.25
 """Share of the fast preset's crops that are not made brighter: they are what will be asked for. Nobody knows what clips
 there; the guess of it (`losses.excess`) keeps what the other crops teach from being carried too far."""
+COMPRESSED_WHITE = 0.95
+"""Working values from which a channel of a compressed clip counts as clipped: compression leaves what clips darker."""
+AIMS, FEWEST_CLIPPED = 8, 20
+"""Where a crop of the second round shows fewer clipped pixels than so many, another is drawn, so many times at most."""
 MOST_CLIPPED = 0.3
 """Share of a crop that a simulated overexposure clips, at most: real frames are not white all over."""
 COARSEST_STEP = 16 / 255
@@ -78,6 +83,11 @@ class Frames:
     overlays: Overlays | None = None
     clip_point: float = 1.0
     compressed: bool = False
+
+    @property
+    def white(self) -> float:
+        """The working value from which a channel of `pixels` counts as clipped."""
+        return COMPRESSED_WHITE if self.compressed else CLIPPED
 
 
 def scaled(pixels: Tensor) -> Tensor:
@@ -264,6 +274,11 @@ class Crop:
     phase: tuple[int, int] = (0, 0)
     """Row and column of the first pixel that the fast preset's losses see, the same for all crops of a step."""
 
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Its rows and columns in the frame."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
 
 def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
     """The crops of each step of one epoch, in the order of training."""
@@ -279,7 +294,9 @@ def visits(frames: Frames, config: Config, epoch: int) -> Iterator[list[Crop]]:
     for step, first in enumerate(range(0, len(plan), config.crops)):
         draw = np.random.default_rng((config.seed, 2, epoch, step))
         crops = [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.crops]]
-        if frames.compressed:
+        if epoch >= config.first_epochs:
+            crops = [_aimed(crop, frames, config, draw) for crop in crops]
+        elif frames.compressed:
             crops = [replace(crop, coding=_draw_coding(draw)) for crop in crops]
         row, column = draw.integers(config.stride, size=2).tolist()
         yield [replace(crop, phase=(row, column)) for crop in crops]
@@ -306,6 +323,16 @@ def _draw(visit: tuple[int, int], height: int, width: int, config: Config, rng: 
     )
 
 
+def _aimed(crop: Crop, frames: Frames, config: Config, rng: np.random.Generator) -> Crop:
+    """A crop of the second round: a place where something clips, as it will be asked for."""
+    height, width = frames.pixels.shape[-2:]
+    for _ in range(AIMS):
+        if shows_clipped(frames, frames.pixels[frames.pairs[crop.pair][0]][:, *crop.area]):
+            break
+        crop = _draw((int(rng.integers(len(frames.pairs))), crop.transform), height, width, config, rng)
+    return replace(crop, shift_stops=0.0, transform=0)
+
+
 def _draw_coding(rng: np.random.Generator) -> tuple[float, int, int]:
     step = COARSEST_STEP * (1 - rng.random())  # over 0
     down, right = rng.integers(OFFSETS, size=2).tolist()
@@ -314,8 +341,7 @@ def _draw_coding(rng: np.random.Generator) -> tuple[float, int, int]:
 
 def cut(frames: Frames, place: int, crop: Crop, side: int, device: torch.device) -> Tensor:
     """A frame's crop as `(1, 3, h, w)` float32 in [0, 1], turned, and at most `side` pixels high and wide."""
-    pixels = frames.pixels[place][:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    x = scaled(pixels.to(device))[None]
+    x = scaled(frames.pixels[place][:, *crop.area].to(device))[None]
     if max(crop.height, crop.width) > side:
         scale = side / max(crop.height, crop.width)
         size = (max(16, round(crop.height * scale)), max(16, round(crop.width * scale)))
@@ -335,6 +361,11 @@ def turned(x: Tensor, transform: int) -> Tensor:
 
 def _clipped_share(pixels: Tensor) -> float:
     return float((scaled(pixels).amax(0) >= 1).float().mean())
+
+
+def shows_clipped(frames: Frames, pixels: Tensor) -> bool:
+    """Whether there is something to learn in the second round in a part of a frame, `(3, height, width)`."""
+    return int((scaled(pixels).amax(0) >= frames.white).sum()) >= FEWEST_CLIPPED
 
 
 def clips(frames: Frames) -> bool:

@@ -10,8 +10,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,14 +21,17 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
+from .consensus import Consensus
 from .hardware import Precision
-from .network import CLIPPED, UNet, new_network, pad
+from .network import UNet, network_of, new_network, pad
 
 if TYPE_CHECKING:
     from .parallel import Shared, Team
 
 PATIENCE = 5
 """Epochs without improvement that the plateau schedule bears before it halves the rate."""
+SECOND_RATE = 1 / 3
+"""Peak of the second round's learning rate, of the first one's."""
 
 Weights = dict[str, Tensor]
 
@@ -55,6 +59,8 @@ class Progress:
     """The weights to expand with: those after the epoch of the lowest mean loss; under the one-cycle schedule, whose
     rate ends at nearly nothing, those after the last."""
     best_loss: float = float("inf")
+    first: Weights = field(default_factory=dict)
+    """The weights at the end of the first round, once the second has begun: it learns from their answers."""
     settled: bool = True
     """False while a step changes the network: what an error leaves then is no state to go on from."""
 
@@ -70,7 +76,7 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """All that a later sitting needs, as `torch.save` takes it and `resume` takes it back."""
-        names = ("epoch", "step", "seconds", "sums", "rows", "best", "best_loss")
+        names = ("epoch", "step", "seconds", "sums", "rows", "best", "best_loss", "first")
         return {
             "weights": self.weights,
             "optimizer": self.optimizer.state_dict(),
@@ -105,13 +111,16 @@ def train(
     network.to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
     steps_per_epoch = sum(1 for _ in sampling.visits(frames, config, 0))
+    first_steps = config.first_epochs * steps_per_epoch
     schedule: OneCycleLR | ReduceLROnPlateau = (
-        OneCycleLR(optimizer, config.lr, total_steps=config.epochs * steps_per_epoch)
+        OneCycleLR(optimizer, config.lr, total_steps=first_steps)
         if config.schedule == "one-cycle"
         else ReduceLROnPlateau(optimizer, factor=0.5, patience=PATIENCE)
     )
     progress = Progress(network, optimizer, schedule, config.epochs, steps_per_epoch)
     if state is not None:
+        if state["first"]:
+            progress.schedule = _second_schedule(progress, config)
         progress.resume(state)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     network.train()
@@ -119,13 +128,18 @@ def train(
     if device.type == "cuda":
         frames = replace(frames, pixels=frames.pixels.to(device))
 
+    consensus = None
     while progress.epoch < config.epochs:
+        if progress.epoch >= config.first_epochs:
+            if consensus is None:
+                consensus = _begin_second_round(progress, frames, config, device, autocast)
+            frames = consensus.frames
         for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
             if number < progress.step - progress.epoch * steps_per_epoch:
                 continue  # done in an earlier sitting
             started = time.monotonic()
             with torch.enable_grad(), autocast:
-                reconstruction, temporal = _objective(asked, frames, crops, config, device, layout)
+                reconstruction, temporal = _objective(asked, frames, crops, config, device, layout, consensus)
                 total = (1 - config.alpha) * reconstruction + config.alpha * temporal
             optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
@@ -137,8 +151,8 @@ def train(
             with _uninterrupted():
                 progress.settled = False
                 optimizer.step()
-                if isinstance(schedule, OneCycleLR) and progress.step + 1 < progress.steps:
-                    schedule.step()
+                if isinstance(progress.schedule, OneCycleLR) and progress.step + 1 not in (first_steps, progress.steps):
+                    progress.schedule.step()
                 losses_now = torch.stack((total, reconstruction, temporal)).tolist()  # a card is asked once
                 progress.sums = [a + b for a, b in zip(progress.sums, losses_now, strict=True)]
                 progress.step += 1
@@ -147,6 +161,34 @@ def train(
                     _finish_epoch(progress, lr)
                 progress.settled = True
             yield progress
+
+
+def _begin_second_round(
+    progress: Progress,
+    frames: sampling.Frames,
+    config: Config,
+    device: torch.device,
+    autocast: AbstractContextManager[Any],
+) -> Consensus:
+    """What the second round learns: what the network that the first one made answers to neighbours, brought together.
+
+    Counts as training. Begun in an earlier sitting, it goes on from the same.
+    """
+    started = time.monotonic()
+    if not progress.first:
+        progress.schedule = _second_schedule(progress, config)
+        progress.first = progress.weights
+    learned = network_of(progress.first, config.widths, config.head, config.fold).to(device).eval()
+    learned.to(memory_format=torch.channels_last)
+    with torch.inference_mode(), autocast:
+        consensus = Consensus(frames, partial(answer, learned), device, config.stride)
+    progress.seconds += time.monotonic() - started
+    return consensus
+
+
+def _second_schedule(progress: Progress, config: Config) -> OneCycleLR:
+    steps = (config.epochs - config.first_epochs) * progress.steps_per_epoch
+    return OneCycleLR(progress.optimizer, SECOND_RATE * config.lr, total_steps=steps)
 
 
 @contextmanager
@@ -182,8 +224,11 @@ def _objective(
     config: Config,
     device: torch.device,
     layout: torch.memory_format,
+    consensus: Consensus | None,
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction and temporal loss of the crops of one step."""
+    if consensus is not None:
+        return _consensus_objective(network, frames, crops, config, device, consensus)
     if config.head == "stops":
         return _stops_objective(network, frames, crops, config, device)
     (crop,) = crops
@@ -202,15 +247,11 @@ def _stops_objective(
     network: UNet | Shared, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The fast preset's: every crop is made brighter by its own shift, and the network tells by how much it clips."""
-    turns = 2 if config.alpha > 0 else 1  # a frame, and its successor in the batch's second half
     x = torch.cat(
-        [
-            sampling.cut(frames, frames.pairs[crop.pair][turn], crop, config.crop, device)
-            for turn in range(turns)
-            for crop in crops
-        ]
+        [sampling.cut(frames, place, crop, config.crop, device) for place, crop in _places(frames, crops, config)]
     )
-    shifts = [sampling.bounded_shift(x[k : k + 1], crop.shift_stops) for k, crop in enumerate(crops)] * turns
+    shifts = [sampling.bounded_shift(one[None], crop.shift_stops) for one, crop in zip(x, crops, strict=False)]
+    shifts *= len(x) // len(crops)
     f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
     seen = f
     if frames.compressed:
@@ -218,13 +259,41 @@ def _stops_objective(
         for k, crop in enumerate(crops):
             assert crop.coding is not None
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
-    stops = answer(network, seen)
-    row, column = crops[0].phase
-    stops, x, f = (each[..., row :: config.stride, column :: config.stride].contiguous() for each in (stops, x, f))
-    white = compression.WHITE if frames.compressed else CLIPPED
-    truth = losses.truth(x, f, torch.tensor(shifts, device=device)[:, None, None, None], white)
-    loss = losses.censored(stops, truth, losses.excess(x, white))
+    stops, x, f = _looked_at(crops, config, answer(network, seen), x, f)
+    truth = losses.truth(x, f, torch.tensor(shifts, device=device)[:, None, None, None], frames.white)
+    loss = losses.censored(stops, truth, losses.excess(x, frames.white))
     return loss, losses.steady(stops, truth) if config.alpha > 0 else loss.new_zeros(())
+
+
+def _consensus_objective(
+    network: UNet | Shared,
+    frames: sampling.Frames,
+    crops: list[sampling.Crop],
+    config: Config,
+    device: torch.device,
+    consensus: Consensus,
+) -> tuple[Tensor, Tensor]:
+    """The fast preset's second round: crops as they are, and of what clips the consensus for the truth."""
+    visits = _places(frames, crops, config)
+    x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place, crop in visits])
+    agreed = torch.cat([consensus.cut(place, crop) for place, crop in visits])
+    stops, x, agreed = _looked_at(crops, config, answer(network, x), x, agreed)
+    seen = (x >= frames.white).to(stops.dtype)
+    truth = losses.Truth(agreed, seen, torch.zeros_like(seen))
+    loss = losses.known(stops, truth)
+    return loss, losses.steady(stops, truth) if config.alpha > 0 else loss.new_zeros(())
+
+
+def _places(frames: sampling.Frames, crops: list[sampling.Crop], config: Config) -> list[tuple[int, sampling.Crop]]:
+    """The frames of a step's batch and their crops; where there is a temporal loss, successors in the second half."""
+    turns = 2 if config.alpha > 0 else 1
+    return [(frames.pairs[crop.pair][turn], crop) for turn in range(turns) for crop in crops]
+
+
+def _looked_at(crops: list[sampling.Crop], config: Config, *pictures: Tensor) -> tuple[Tensor, ...]:
+    """Those pixels that the fast preset's losses see, of each of the pictures."""
+    row, column = crops[0].phase
+    return tuple(picture[..., row :: config.stride, column :: config.stride].contiguous() for picture in pictures)
 
 
 def answer(network: UNet | Shared, x: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:

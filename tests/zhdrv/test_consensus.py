@@ -1,0 +1,156 @@
+"""The consensus of neighbouring frames: what is averaged, along which motion, at which exposure, what is left out."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from vszhdrv.zhdrv import camera, consensus, sampling
+from vszhdrv.zhdrv.consensus import Consensus
+
+CPU = torch.device("cpu")
+SIZE = 96, 128
+STOPS = 3.0
+"""Of the lamp over white."""
+
+
+def world(seed: int = 0) -> Tensor:
+    """Linear light of a wall with soft spots, wider than a frame, and a lamp in its middle: `(3, height, width)`."""
+    height, width = SIZE[0], 2 * SIZE[1]
+    generator = torch.Generator().manual_seed(seed)
+    spots = torch.rand(1, 1, height // 8, width // 8, generator=generator)
+    wall = 0.03 + 0.5 * torch.nn.functional.interpolate(spots, (height, width), mode="bicubic").clamp(0, 1)[0, 0]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    lamp = (y - height / 2) ** 2 + (x - width / 2) ** 2 < 14**2
+    return torch.where(lamp, torch.tensor(2.0**STOPS), wall).expand(3, -1, -1)
+
+
+def filmed(count: int = 13, speed: int = 1, exposures: Callable[[int], float] = lambda _: 0.0) -> sampling.Frames:
+    """A pan over the world; `exposures`: stops of each frame."""
+    views = [world()[..., 40 + speed * n : 40 + speed * n + SIZE[1]] * 2.0 ** exposures(n) for n in range(count)]
+    return held(torch.stack(views))
+
+
+def held(linear: Tensor) -> sampling.Frames:
+    _, pairs = sampling.with_successors(range(len(linear)), len(linear))
+    return sampling.Frames((camera.encode(linear) * 255).round().byte(), pairs)
+
+
+def saying(frames: sampling.Frames, stops: Sequence[float]) -> consensus.Answer:
+    """A network that says these stops of all pixels of the frames."""
+    known = [sampling.scaled(pixels)[None] for pixels in frames.pixels]
+    return lambda x: torch.full_like(x, next(n for y, n in zip(known, stops, strict=True) if torch.equal(x, y)))
+
+
+def means(agreed: Consensus, frames: sampling.Frames, place: int) -> Tensor:
+    """What is agreed on where a frame clips."""
+    height, width = frames.pixels.shape[-2:]
+    whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
+    return agreed.cut(place, whole)[0][sampling.scaled(frames.pixels[place]) >= frames.white]
+
+
+def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
+    frames = filmed()
+    answers = [STOPS + (1 if n % 4 == 0 else 0) for n in range(13)]
+    agreed = Consensus(frames, saying(frames, answers), CPU)
+    near = [answers[6 + k] for d in consensus.DISTANCES for k in (-d, d)]
+    expected = (answers[6] + sum(near)) / (1 + len(near))
+    found = means(agreed, frames, 6)
+    assert len(found) > 1000
+    assert found.median() == pytest.approx(expected, abs=0.1)
+    assert found.std() < 0.3
+
+
+def test_neighbours_speak_at_the_frames_own_exposure() -> None:
+    frames = filmed(exposures=lambda n: -0.1 * n)
+    agreed = Consensus(frames, saying(frames, [STOPS - 0.1 * n for n in range(13)]), CPU)
+    for place in (0, 6, 12):
+        assert means(agreed, frames, place).median() == pytest.approx(STOPS - 0.1 * place, abs=0.1)
+
+
+def test_what_a_neighbour_shows_unclipped_is_heard() -> None:
+    dark = 6 + consensus.DISTANCES[0]
+    frames = filmed(exposures=lambda n: -STOPS - 1 if n == dark else 0.0)
+    agreed = Consensus(frames, lambda x: torch.full_like(x, 1.0), CPU)  # the network knows nothing
+    alone = Consensus(filmed(), lambda x: torch.full_like(x, 1.0), CPU)
+    assert means(alone, filmed(), 6).median() == pytest.approx(1, abs=0.05)
+    gain = (STOPS - 1) / (1 + 2 * len(consensus.DISTANCES))
+    assert means(agreed, frames, 6).median() == pytest.approx(1 + gain, abs=0.1)
+
+
+def test_another_shot_is_not_asked() -> None:
+    other = world(seed=1)[..., : SIZE[1]] * 0.5
+    other[:, :40, :40] = 4.0
+    views = torch.stack([world()[..., 64 : 64 + SIZE[1]]] * 6 + [other] * 7)
+    frames = held(views)
+    agreed = Consensus(frames, saying(frames, [STOPS] * 6 + [1.0] * 7), CPU)
+    assert means(agreed, frames, 5).median() == pytest.approx(STOPS, abs=0.05)
+    assert means(agreed, frames, 6).median() == pytest.approx(1.0, abs=0.05)
+
+
+def test_where_nothing_can_be_compared_the_frame_speaks_alone() -> None:
+    white = torch.full((3, 3, 32, 32), 5.0)
+    for place, row in enumerate(white):
+        row[:, :place] = 0.0  # to tell them apart
+    frames = held(white)
+    agreed = Consensus(frames, saying(frames, [1.0, 3.0, 2.0]), CPU)
+    assert [float(means(agreed, frames, place).mean()) for place in range(3)] == [1.0, 3.0, 2.0]
+
+
+def test_no_mean_is_under_white_or_over_what_eight_bits_hold() -> None:
+    frames = filmed(3)
+    assert means(Consensus(frames, lambda x: torch.full_like(x, -5), CPU), frames, 1).max() < 0.2
+    assert means(Consensus(frames, lambda x: torch.full_like(x, 99), CPU), frames, 1).max() <= 255 / consensus.PER_STOP
+
+
+@pytest.mark.parametrize("transform", range(8))
+def test_means_are_cut_and_turned_like_the_frames(transform: int) -> None:
+    frames = filmed(3)
+    agreed = Consensus(frames, lambda x: x + 1, CPU)
+    crop = sampling.Crop(0, transform, 10, 20, 64, 64, jitter_stops=0, shift_stops=0)
+    whole = sampling.Crop(0, 0, 0, 0, *SIZE, jitter_stops=0, shift_stops=0)
+    expected = sampling.turned(agreed.cut(1, whole)[..., *crop.area], transform)
+    assert torch.equal(agreed.cut(1, crop), expected)
+    clips = sampling.cut(frames, 1, crop, 64, CPU) == 1
+    assert int(clips.sum()) > 100
+    assert (agreed.cut(1, crop)[clips] > 1.5).all()
+
+
+@pytest.mark.parametrize("size", [(96, 128), (95, 127)])
+def test_blocks_of_pixels_are_seen_as_one(size: tuple[int, int]) -> None:
+    height, width = size
+    frames = filmed()
+    frames = sampling.Frames(frames.pixels[..., :height, :width], frames.pairs)
+    agreed = Consensus(frames, lambda x: torch.full_like(x, STOPS), CPU, scale=2)
+    whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
+    mean = agreed.cut(6, whole)
+    assert mean.shape == (1, 3, height, width)
+    assert torch.equal(mean[..., 0:-1:2, 0:-1:2], mean[..., 1::2, 1::2])
+    # of blocks that clip in part, what clips counts
+    assert means(agreed, frames, 6).min() > STOPS - 0.5
+
+
+def test_learned_from_is_what_clips_evenly_spread_where_that_is_much() -> None:
+    dark = torch.zeros(2, 3, 32, 32)
+    frames = held(torch.cat([dark, torch.full((3, 3, 32, 32), 4.0), dark]))
+    assert Consensus(frames, lambda x: x, CPU).frames.pairs == ((2, 3), (3, 4), (4, 5))
+    frames = held(dark)
+    assert Consensus(frames, lambda x: x, CPU).frames.pairs == frames.pairs  # nothing does: nothing is lost either
+    many = held(torch.full((2 * consensus.PAIRS, 3, 16, 16), 4.0))
+    pairs = Consensus(many, lambda x: x, CPU).frames.pairs
+    assert len(pairs) == consensus.PAIRS
+    assert (pairs[0], pairs[-1]) == (many.pairs[0], many.pairs[-1])
+    assert {after - before for (before, _), (after, _) in pairwise(pairs)} == {2, 3}
+
+
+def test_deeper_frames_and_compressed_ones_are_seen_as_they_are() -> None:
+    frames = filmed()
+    deep = sampling.Frames((frames.pixels.to(torch.int32) * 257).to(torch.uint16), frames.pairs)
+    assert means(Consensus(deep, lambda x: torch.full_like(x, STOPS), CPU), deep, 6).median() == pytest.approx(
+        STOPS, abs=0.05
+    )
+    uneven = sampling.Frames(frames.pixels.clamp(max=245), frames.pairs, compressed=True)
+    found = means(Consensus(uneven, lambda x: torch.full_like(x, STOPS), CPU), uneven, 6)
+    assert len(found) > 1000 and found.median() == pytest.approx(STOPS, abs=0.05)

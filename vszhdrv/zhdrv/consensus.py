@@ -1,0 +1,146 @@
+"""What neighbouring frames agree on: their answers to the same places, brought together along motion.
+
+A network that has learned answers a little differently with every frame: a lamp comes out brighter in one than in the
+next, a window that leaves the picture flashes. The mean of what it says of one place in several frames is nearer to the
+truth than each, and what a neighbour shows unclipped is the truth. The fast preset's second round learns these means:
+so no frame needs its neighbours when it is expanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import camera, sampling
+
+PAIRS = 32
+"""Frames that are learned from together with their successors, at most, however many are held."""
+DISTANCES = (2, 4, 6)
+"""Which neighbours are asked, either way, counted in frames that are held: docs/quality.md has the tries."""
+COMPARED = (0.1, 0.9)
+"""Working values by which exposures are compared: neither noise nor clipped."""
+FEWEST = 100
+"""Values by which two frames can be compared, at least; with fewer, a neighbour is not asked."""
+SAMPLED = 4
+"""... looked at in every so many rows and columns."""
+MISMATCH = 0.05
+"""Difference of working values, at one exposure, by which a neighbour's weight falls to 1/e."""
+SURROUNDINGS = 5
+"""Side in pixels of the square over which that difference is averaged, an odd number."""
+MATCHING = 0.5
+"""Mean weight of what can be compared, under which a neighbour is none: it lies in another shot, or too far away."""
+DARKEST = 1e-3
+"""Working values under this count as this: keeps logarithms finite."""
+PER_STOP = 16
+"""Codes of a stop in which the means are kept: 8 bits hold 15.9 stops."""
+
+Answer = Callable[[Tensor], Tensor]
+"""Stops over white, for pictures `(1, 3, height, width)` in the working encoding."""
+
+
+class _View(NamedTuple):
+    """What is kept of a frame while its neighbours need it, `scale` pixels squared as one."""
+
+    values: Tensor
+    """`(1, 6, height, width)`: the frame in the working encoding; its light in stops over white, the source's own where
+    it does not clip, else the network's answer."""
+    grey: cv2.typing.MatLike
+    """Luma, for the optical flow: `(height, width)`, 8 bits."""
+
+
+class Consensus:
+    """The means, for those of the frames that are learned from in the second round: `frames`, whose pairs they are.
+
+    Args:
+        held: all frames.
+        answer: the network that has learned.
+        device: where it computes.
+        scale: so many pixels squared are seen as one: 1 for frames of up to a megapixel.
+    """
+
+    def __init__(self, held: sampling.Frames, answer: Answer, device: torch.device, scale: int = 1) -> None:
+        self.frames = replace(held, pairs=_consulted(held))
+        self.scale = scale
+        self._device = device
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        count, _, height, width = held.pixels.shape
+        size = [1, 1, -(-height // scale), -(-width // scale)]
+        self._grid = F.affine_grid(torch.eye(2, 3, device=device)[None], size, align_corners=True)
+        self._codes: dict[int, Tensor] = {}
+        views: dict[int, _View] = {}
+        for place in sorted({place for pair in self.frames.pairs for place in pair}):
+            near = [place + step for k in DISTANCES for step in (-k, k) if 0 <= place + step < count]
+            views = {k: view for k, view in views.items() if k >= place - max(DISTANCES)}
+            for k in (place, *near):
+                if k not in views:
+                    views[k] = self._view(sampling.scaled(held.pixels[k].to(device))[None], answer)
+            mean = self._mean(views[place], [views[k] for k in near])
+            self._codes[place] = (mean[0] * PER_STOP).round().clamp(0, 255).byte()
+
+    def cut(self, place: int, crop: sampling.Crop) -> Tensor:
+        """The means over a crop of a frame, as `sampling.cut` has its pixels: stops, `(1, 3, height, width)`."""
+        rows = torch.arange(crop.top, crop.top + crop.height, device=self._device) // self.scale
+        columns = torch.arange(crop.left, crop.left + crop.width, device=self._device) // self.scale
+        codes = self._codes[place][:, rows[:, None], columns]
+        return sampling.turned(codes[None].float() / PER_STOP, crop.transform)
+
+    def _view(self, x: Tensor, answer: Answer) -> _View:
+        clips = x >= self.frames.white
+        light = torch.where(clips, answer(x).float(), camera.GAMMA * torch.log2(x.clamp(min=DARKEST)))
+        if self.scale > 1:
+            share, lights, all_light = (self._pooled(each) for each in (clips.to(x.dtype), clips * light, light))
+            x, light = self._pooled(x), torch.where(share > 0, lights / share.clamp(min=1e-9), all_light)
+        luma = (x * x.new_tensor(camera.LUMA)[:, None, None]).sum(1)[0]
+        return _View(torch.cat((x, light), dim=1), (luma * 255).round().byte().cpu().numpy())
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.scale, ceil_mode=True)
+
+    def _mean(self, here: _View, near: list[_View]) -> Tensor:
+        """The frame's own light and its neighbours', along motion and at the frame's exposure; never under white."""
+        own_sdr, own_light = here.values.chunk(2, dim=1)
+        total, weights = own_light.clamp(min=0), torch.ones_like(own_light[:, :1])
+        for view in near:
+            moved, inside = self._moved(view, here)
+            sdr, light = moved.chunk(2, dim=1)
+            ours, theirs = (each[..., ::SAMPLED, ::SAMPLED] for each in (own_sdr, sdr))
+            comparable = _compared(ours) & _compared(theirs) & (inside[..., ::SAMPLED, ::SAMPLED] > 0)
+            if int(comparable.sum()) < FEWEST:
+                continue
+            stops = camera.GAMMA * torch.log2(ours[comparable] / theirs[comparable]).median()
+            difference = ((sdr * camera.gain(float(stops))).clamp_(max=1) - own_sdr).abs_().amax(1, keepdim=True)
+            difference = F.avg_pool2d(difference, SURROUNDINGS, 1, SURROUNDINGS // 2, count_include_pad=False)
+            weight = torch.exp(-((difference / MISMATCH) ** 2)) * inside
+            if float(weight[..., ::SAMPLED, ::SAMPLED].expand_as(ours)[comparable].mean()) < MATCHING:
+                continue
+            total += weight * (light + stops).clamp_(min=0)
+            weights += weight
+        return total / weights
+
+    def _moved(self, view: _View, here: _View) -> tuple[Tensor, Tensor]:
+        """A neighbour's values at the places where its pixels are here, and 1 where these lie inside of its picture."""
+        calculated = self._flow.calc(here.grey, view.grey, None)  # type: ignore[call-overload]  # None: nothing to start at
+        flow = torch.from_numpy(calculated).to(self._device)
+        height, width = here.grey.shape
+        grid = self._grid + flow * (2 / flow.new_tensor([width - 1, height - 1]))
+        moved = F.grid_sample(view.values, grid, padding_mode="border", align_corners=True)
+        return moved, (grid.abs().amax(-1)[:, None] <= 1).float()
+
+
+def _consulted(frames: sampling.Frames) -> tuple[tuple[int, int], ...]:
+    """The pairs to learn from: those in which enough clips (or else all), evenly spread where they are many."""
+    pairs = [pair for pair in frames.pairs if sampling.shows_clipped(frames, frames.pixels[pair[0]])] or frames.pairs
+    chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), PAIRS)).round().astype(int)
+    return tuple(pairs[k] for k in chosen)
+
+
+def _compared(sdr: Tensor) -> Tensor:
+    low, high = COMPARED
+    return (sdr > low) & (sdr < high)
