@@ -60,7 +60,7 @@ def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
     found = means(agreed, frames, 6)
     assert len(found) > 1000
     assert found.median() == pytest.approx(expected, abs=0.1)
-    assert found.std() < 0.3
+    assert ((found - expected).abs() < 0.1).float().mean() > 0.9
 
 
 def test_neighbours_speak_at_the_frames_own_exposure() -> None:

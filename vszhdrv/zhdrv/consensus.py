@@ -49,8 +49,7 @@ class _View(NamedTuple):
     """What is kept of a frame while its neighbours need it, `scale` pixels squared as one."""
 
     values: Tensor
-    """`(1, 6, height, width)`: the frame in the working encoding; its light in stops over white, the source's own where
-    it does not clip, else the network's answer."""
+    """`(1, 6, height, width)`: the frame in the working encoding, and the network's answer, in stops over white."""
     grey: cv2.typing.MatLike
     """Luma, for the optical flow: `(height, width)`, 8 bits."""
 
@@ -92,35 +91,38 @@ class Consensus:
         return sampling.turned(codes[None].float() / PER_STOP, crop.transform)
 
     def _view(self, x: Tensor, answer: Answer) -> _View:
-        clips = x >= self.frames.white
-        light = torch.where(clips, answer(x).float(), camera.GAMMA * torch.log2(x.clamp(min=DARKEST)))
+        stops = answer(x).float()
         if self.scale > 1:
-            share, lights, all_light = (self._pooled(each) for each in (clips.to(x.dtype), clips * light, light))
-            x, light = self._pooled(x), torch.where(share > 0, lights / share.clamp(min=1e-9), all_light)
+            clips = (x >= self.frames.white).to(x.dtype)
+            share, of_clipped, of_all = (self._pooled(each) for each in (clips, clips * stops, stops))
+            # where one pixel clips the block does: a camera of that resolution would have clipped there, too
+            x = torch.where(share > 0, 1.0, self._pooled(x))
+            stops = torch.where(share > 0, of_clipped / share.clamp(min=1e-9), of_all)
         luma = (x * x.new_tensor(camera.LUMA)[:, None, None]).sum(1)[0]
-        return _View(torch.cat((x, light), dim=1), (luma * 255).round().byte().cpu().numpy())
+        return _View(torch.cat((x, stops), dim=1), (luma * 255).round().byte().cpu().numpy())
 
     def _pooled(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.scale, ceil_mode=True)
 
     def _mean(self, here: _View, near: list[_View]) -> Tensor:
-        """The frame's own light and its neighbours', along motion and at the frame's exposure; never under white."""
-        own_sdr, own_light = here.values.chunk(2, dim=1)
-        total, weights = own_light.clamp(min=0), torch.ones_like(own_light[:, :1])
+        """The frame's answer and its neighbours' light, along motion and at its exposure; never under white."""
+        own_sdr, own_stops = here.values.chunk(2, dim=1)
+        total, weights = own_stops.clamp(min=0), torch.ones_like(own_stops[:, :1])
         for view in near:
             moved, inside = self._moved(view, here)
-            sdr, light = moved.chunk(2, dim=1)
+            sdr, stops = moved.chunk(2, dim=1)
             ours, theirs = (each[..., ::SAMPLED, ::SAMPLED] for each in (own_sdr, sdr))
             comparable = _compared(ours) & _compared(theirs) & (inside[..., ::SAMPLED, ::SAMPLED] > 0)
             if int(comparable.sum()) < FEWEST:
                 continue
-            stops = camera.GAMMA * torch.log2(ours[comparable] / theirs[comparable]).median()
-            difference = ((sdr * camera.gain(float(stops))).clamp_(max=1) - own_sdr).abs_().amax(1, keepdim=True)
+            gain = camera.GAMMA * float(torch.log2(ours[comparable] / theirs[comparable]).median())
+            difference = ((sdr * camera.gain(gain)).clamp_(max=1) - own_sdr).abs_().amax(1, keepdim=True)
             difference = F.avg_pool2d(difference, SURROUNDINGS, 1, SURROUNDINGS // 2, count_include_pad=False)
             weight = torch.exp(-((difference / MISMATCH) ** 2)) * inside
             if float(weight[..., ::SAMPLED, ::SAMPLED].expand_as(ours)[comparable].mean()) < MATCHING:
                 continue
-            total += weight * (light + stops).clamp_(min=0)
+            light = torch.where(sdr >= self.frames.white, stops, camera.GAMMA * torch.log2(sdr.clamp(min=DARKEST)))
+            total += weight * (light + gain).clamp_(min=0)
             weights += weight
         return total / weights
 
