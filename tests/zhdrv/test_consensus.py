@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -82,7 +85,7 @@ def test_what_a_neighbour_shows_unclipped_is_heard() -> None:
 
 def test_another_shot_is_not_asked() -> None:
     other = world(seed=1)[..., : SIZE[1]] * 0.5
-    other[:, :40, :40] = 4.0
+    other[:, 20:76, 30:98] = 4.0  # white where the lamp is, too: inside of it the pictures match
     views = torch.stack([world()[..., 64 : 64 + SIZE[1]]] * 6 + [other] * 7)
     frames = held(views)
     agreed = Consensus(frames, saying(frames, [STOPS] * 6 + [1.0] * 7), CPU)
@@ -99,10 +102,31 @@ def test_where_nothing_can_be_compared_the_frame_speaks_alone() -> None:
     assert [float(means(agreed, frames, place).mean()) for place in range(3)] == [1.0, 3.0, 2.0]
 
 
-def test_no_mean_is_under_white_or_over_what_eight_bits_hold() -> None:
+def test_an_answer_under_white_counts_as_white() -> None:
+    frames = filmed()
+    agreed = Consensus(frames, saying(frames, [STOPS if n == 6 else -5 for n in range(13)]), CPU)
+    assert means(agreed, frames, 6).median() == pytest.approx(STOPS / 7, abs=0.1)
+    assert means(agreed, frames, 4).median() == pytest.approx(STOPS / 6, abs=0.1)  # has no sixth frame before itself
+
+
+def test_answers_beyond_what_eight_bits_hold_are_cut() -> None:
     frames = filmed(3)
-    assert means(Consensus(frames, lambda x: torch.full_like(x, -5), CPU), frames, 1).max() < 0.2
-    assert means(Consensus(frames, lambda x: torch.full_like(x, 99), CPU), frames, 1).max() <= 255 / consensus.PER_STOP
+    agreed = Consensus(frames, lambda x: torch.full_like(x, 99), CPU)
+    assert means(agreed, frames, 1).max() == 255 / consensus.PER_STOP
+
+
+def test_what_has_left_the_picture_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Flow:
+        def calc(self, here: npt.NDArray[np.uint8], *_: object) -> npt.NDArray[np.float32]:
+            return np.full((*here.shape, 2), (60, 0), np.float32)
+
+    monkeypatch.setattr(cv2.DISOpticalFlow, "create", lambda _: Flow())
+    flat = held(torch.full((3, 3, *SIZE), 0.5))
+    flat.pixels[..., -1] = 255  # repeated beyond the edge, it would match
+    flat.pixels[0, ..., 100:] = 255
+    flat.pixels[1, ..., 0] = 0  # to tell it from the third
+    agreed = Consensus(flat, saying(flat, [STOPS, STOPS, 0.0]), CPU)
+    assert (means(agreed, flat, 0) == STOPS).all()
 
 
 @pytest.mark.parametrize("transform", range(8))
@@ -123,7 +147,7 @@ def test_blocks_of_pixels_are_seen_as_one(size: tuple[int, int]) -> None:
     height, width = size
     frames = filmed()
     frames = sampling.Frames(frames.pixels[..., :height, :width], frames.pairs)
-    agreed = Consensus(frames, lambda x: torch.full_like(x, STOPS), CPU, scale=2)
+    agreed = Consensus(frames, lambda x: torch.where(x == 1, STOPS, 0.0), CPU, scale=2)
     whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
     mean = agreed.cut(6, whole)
     assert mean.shape == (1, 3, height, width)
