@@ -43,7 +43,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -397,10 +396,13 @@ def training_step(
 def consensus_of(size: tuple[int, int], device: torch.device) -> Callable[[], int]:
     """What comes between the rounds of fast, for `CONSULTED` frames."""
     expander, held = network_of("fast", *size, device), material(size, CONSULTED)
-    answer = partial(training.answer, expander.network)
+
+    def answer(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=expander.precision == "bf16"):
+            return training.answer(expander.network, x)
 
     def run() -> int:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=expander.precision == "bf16"):
+        with torch.inference_mode():
             consensus.Consensus(held, answer, device, expander.config.stride)
         synchronized(device)
         return CONSULTED

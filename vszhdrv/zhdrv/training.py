@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -180,8 +179,13 @@ def _begin_second_round(
         progress.first = progress.weights
     learned = network_of(progress.first, config.widths, config.head, config.fold).to(device).eval()
     learned.to(memory_format=torch.channels_last)
-    with torch.inference_mode(), autocast:
-        consensus = Consensus(frames, partial(answer, learned), device, config.stride)
+
+    def asked(x: Tensor) -> Tensor:
+        with autocast:
+            return answer(learned, x)
+
+    with torch.inference_mode():
+        consensus = Consensus(frames, asked, device, config.stride)
     progress.seconds += time.monotonic() - started
     return consensus
 
