@@ -132,7 +132,7 @@ class Consensus:
         flow = torch.from_numpy(calculated).to(self._device)
         height, width = here.grey.shape
         grid = self._grid + flow * (2 / flow.new_tensor([width - 1, height - 1]))
-        moved = F.grid_sample(view.values, grid, padding_mode="border", align_corners=True)
+        moved = F.grid_sample(view.values, grid.clamp(-1, 1), align_corners=True)
         return moved, (grid.abs().amax(-1)[:, None] <= 1).float()
 
 
