@@ -156,7 +156,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_frames": 128,
         "few_frames": 30,
     },
-    # Sized so that a person waits a minute on two cores: docs/quality.md has the tries behind each value.
+    # Sized so that a person waits a minute or two on two cores: docs/quality.md has the tries behind each value.
     "fast": {
         "epochs": 40,
         "lr": 3e-3,
