@@ -15,7 +15,8 @@
     paper    the same with the paper preset's network
     peak     the multiply-adds a second of network and training step, of the largest rate of any one convolution of
              these shapes
-    train    a training step of fast, paper and `baseline`, and the whole training it makes
+    train    a training step of fast (of either round, and a frame's consensus between them), paper and `baseline`, and
+             the whole training it makes
     memory   what a process takes above its imports while it expands a frame of --size
     pixels   a frame's time against its size
     length   a frame's time, and the time until the clip is there, against the clip's length

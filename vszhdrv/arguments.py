@@ -212,7 +212,7 @@ def _learning(parser: Parser) -> None:
     add("--preset", help="fast (default) or paper")
     add("--n_exp_down", type=number(int), metavar="N", help="steps of two stops below the source (2)")
     add("--n_exp_up", type=number(int), metavar="N", help="steps of two stops above the source (2)")
-    add("--epochs", type=number(int), metavar="N", help="rounds of training (the preset's)")
+    add("--epochs", type=number(int), metavar="N", help="passes of training (the preset's)")
     add("--lr", type=number(float), metavar="RATE", help="learning rate (the preset's)")
     add("--alpha", type=number(float), metavar="A", help="weight of the temporal loss, 0 to 1 (the preset's)")
     add("--seed", type=number(int), metavar="N", help="seed of all that is drawn at random (0)")

@@ -12,7 +12,7 @@ from make_scenes import Still
 from vszhdrv.zhdrv.config import PRESETS
 
 EPOCHS = 2
-"""Of 50 steps: a sixteenth of the preset's own training."""
+"""Of 50 steps: a twentieth of the preset's own training, and no second round."""
 BOUND_OF_FLOOR = 0.6
 """The share of the floor's error that may be left. Seeds 0 to 2 left 0.35 to 0.43 when this was written."""
 

@@ -28,7 +28,7 @@ class Config:
     n_exp_up: int = 2
     """Steps of two stops upwards that are merged, 0 to 6 (paper only: fast leaves what is exposed alone)."""
     epochs: int
-    """Rounds of training, 1 to 100000."""
+    """Passes of training, over both rounds, 1 to 100000."""
     lr: float
     """Learning rate (its peak where the schedule is "one-cycle"), over 0, at most 1."""
     alpha: float

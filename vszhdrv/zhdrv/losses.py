@@ -122,14 +122,14 @@ def censored(stops: Tensor, truth: Truth, excess: Tensor) -> Tensor:
     held to the source's `excess`, with the weight `EXCESS_WEIGHT`.
     """
     over = stops - truth.stops
-    known = _huber(over) * truth.seen
+    seen = _huber(over) * truth.seen
     guessed = (_huber(over.clamp(max=0)) + EXCESS_WEIGHT * _huber(over - excess)) * truth.unseen
-    return (known + guessed).sum() / (truth.seen + truth.unseen).sum().clamp(min=1)
+    return (seen + guessed).sum() / (truth.seen + truth.unseen).sum().clamp(min=1)
 
 
 def known(stops: Tensor, truth: Truth) -> Tensor:
     """`censored`, where the truth is known wherever it counts."""
-    return (_huber(stops - truth.stops) * truth.seen).sum() / truth.seen.sum().clamp(min=1)
+    return _mean_huber(stops - truth.stops, truth.seen)
 
 
 def steady(stops: Tensor, truth: Truth) -> Tensor:
@@ -140,7 +140,11 @@ def steady(stops: Tensor, truth: Truth) -> Tensor:
     """
     before, after = (stops - truth.stops).chunk(2)
     both = torch.mul(*truth.seen.chunk(2))
-    return (_huber(after - before) * both).sum() / both.sum().clamp(min=1)
+    return _mean_huber(after - before, both)
+
+
+def _mean_huber(error: Tensor, counted: Tensor) -> Tensor:
+    return (_huber(error) * counted).sum() / counted.sum().clamp(min=1)
 
 
 def _huber(error: Tensor) -> Tensor:

@@ -129,9 +129,8 @@ def train(
 
     consensus = None
     while progress.epoch < config.epochs:
-        if progress.epoch >= config.first_epochs:
-            if consensus is None:
-                consensus = _begin_second_round(progress, frames, config, device, autocast)
+        if consensus is None and progress.epoch >= config.first_epochs:
+            consensus = _begin_second_round(progress, frames, config, device, autocast)
             frames = consensus.frames
         for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
             if number < progress.step - progress.epoch * steps_per_epoch:
@@ -180,12 +179,12 @@ def _begin_second_round(
     learned = network_of(progress.first, config.widths, config.head, config.fold).to(device).eval()
     learned.to(memory_format=torch.channels_last)
 
-    def asked(x: Tensor) -> Tensor:
+    def learned_answer(x: Tensor) -> Tensor:
         with autocast:
             return answer(learned, x)
 
     with torch.inference_mode():
-        consensus = Consensus(frames, asked, device, config.stride)
+        consensus = Consensus(frames, learned_answer, device, config.stride)
     progress.seconds += time.monotonic() - started
     return consensus
 
