@@ -383,6 +383,8 @@ def training_step(
     if second_round:
         config = replace(config, steps_per_epoch=1, second_round=1 - 1e-5)
     running = training.train(material(size), config, device, hardware.choose_precision("auto", device))
+    while second_round and next(running).step < 2:
+        pass
 
     def some(count: int = 5 if preset == "fast" else 1) -> int:
         for _ in range(count):
@@ -404,7 +406,8 @@ def consensus_of(size: tuple[int, int], device: torch.device) -> Callable[[], in
 
     def run() -> int:
         with torch.inference_mode():
-            consensus.Consensus(held, answer, device, expander.config.stride)
+            for _ in consensus.Consensus(held, device, expander.config.stride).ask(answer):
+                pass
         synchronized(device)
         return CONSULTED
 

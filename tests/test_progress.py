@@ -1,6 +1,8 @@
 """What is told of a long job: bars on terminals, lines elsewhere, seconds in words."""
 
+import re
 import sys
+import time
 
 import pytest
 
@@ -25,6 +27,18 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         meters.show("training", 5, 10)
     out, err = capsys.readouterr()
     assert out == "" and not lines and "reading: 100%" in err and "training:  50%" in err
+
+
+def test_a_bar_that_begins_in_the_middle_does_not_take_what_was_done_before_for_speed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Meters(lambda _: None, 10.0) as meters:
+        meters.show("training", 1601, 2000)
+        time.sleep(0.5)
+        meters.show("training", 1602, 2000)
+    left = re.findall(r"1602/2000 \[00:0\d<(\d\d):", capsys.readouterr().err)
+    assert left and int(left[-1]) >= 3  # half a second each
 
 
 def test_lines_elsewhere_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ class Meters:
 
                 # Some terminals say that they have no columns and lines, and tqdm would believe them.
                 screen = shutil.get_terminal_size()
-                self._bar = tqdm(desc=kind, total=total, ncols=screen.columns, nrows=screen.lines)
+                self._bar = tqdm(desc=kind, total=total, initial=done, ncols=screen.columns, nrows=screen.lines)
         now = time.monotonic()
         if seconds_left is None and done:
             seconds_left = (now - self._started) / done * (total - done)

@@ -83,6 +83,17 @@ def test_events_tell_of_every_frame_and_step(make_clip: MakeClip) -> None:
     assert training[-1].seconds_left == 0
 
 
+def test_events_tell_of_every_frame_that_is_compared_between_the_rounds(make_clip: MakeClip) -> None:
+    job = job_of(make_clip(), steps=4, epochs=5)
+    assert job.config.first_epochs == 4
+    events = [event for event in learned(job) if event.kind in ("training", "comparing")]
+    comparing = [("comparing", n, 6) for n in range(1, 7)]
+    steps = [("training", n, 20) for n in range(1, 21)]
+    assert [(event.kind, event.done, event.total) for event in events] == [*steps[:16], *comparing, *steps[16:]]
+    left = [event.seconds_left for event in events[learning.MEASURED_STEPS :]]
+    assert all(seconds is not None and seconds > 0 for seconds in left[:-1]) and left[-1] == 0
+
+
 def test_the_time_left_is_training_time_whatever_else_is_done_between_its_steps(make_clip: MakeClip) -> None:
     left = []
     for event in job_of(make_clip()).learn():

@@ -47,6 +47,14 @@ def saying(frames: sampling.Frames, stops: Sequence[float]) -> consensus.Answer:
     return lambda x: torch.full_like(x, next(n for y, n in zip(known, stops, strict=True) if torch.equal(x, y)))
 
 
+def asked(frames: sampling.Frames, answer: consensus.Answer, scale: int = 1) -> Consensus:
+    """The consensus of the frames."""
+    agreed = Consensus(frames, CPU, scale)
+    for _ in agreed.ask(answer):
+        pass
+    return agreed
+
+
 def means(agreed: Consensus, frames: sampling.Frames, place: int) -> Tensor:
     """What is agreed on where a frame clips."""
     height, width = frames.pixels.shape[-2:]
@@ -57,7 +65,7 @@ def means(agreed: Consensus, frames: sampling.Frames, place: int) -> Tensor:
 def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
     frames = filmed()
     answers = [STOPS + (1 if n % 4 == 0 else 0) for n in range(17)]
-    agreed = Consensus(frames, saying(frames, answers), CPU)
+    agreed = asked(frames, saying(frames, answers))
     near = [answers[8 + k] for d in consensus.DISTANCES for k in (-d, d)]
     expected = (answers[8] + sum(near)) / (1 + len(near))
     assert answers[8] != pytest.approx(expected, abs=0.2)
@@ -69,7 +77,7 @@ def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
 
 def test_neighbours_speak_at_the_frames_own_exposure() -> None:
     frames = filmed(exposures=lambda n: -0.1 * n)
-    agreed = Consensus(frames, saying(frames, [STOPS - 0.1 * n for n in range(17)]), CPU)
+    agreed = asked(frames, saying(frames, [STOPS - 0.1 * n for n in range(17)]))
     for place in (0, 8, 16):
         assert means(agreed, frames, place).median() == pytest.approx(STOPS - 0.1 * place, abs=0.1)
 
@@ -77,8 +85,8 @@ def test_neighbours_speak_at_the_frames_own_exposure() -> None:
 def test_what_a_neighbour_shows_unclipped_is_heard() -> None:
     dark = 8 + consensus.DISTANCES[0]
     frames = filmed(exposures=lambda n: -STOPS - 1 if n == dark else 0.0)
-    agreed = Consensus(frames, lambda x: torch.full_like(x, 1.0), CPU)  # the network knows nothing
-    alone = Consensus(filmed(), lambda x: torch.full_like(x, 1.0), CPU)
+    agreed = asked(frames, lambda x: torch.full_like(x, 1.0))  # the network knows nothing
+    alone = asked(filmed(), lambda x: torch.full_like(x, 1.0))
     assert means(alone, filmed(), 8).median() == pytest.approx(1, abs=0.05)
     gain = (STOPS - 1) / (1 + 2 * len(consensus.DISTANCES))
     assert means(agreed, frames, 8).median() == pytest.approx(1 + gain, abs=0.1)
@@ -89,7 +97,7 @@ def test_another_shot_is_not_asked() -> None:
     other[:, 20:76, 30:98] = 4.0  # white where the lamp is, too: inside of it the pictures match
     views = torch.stack([world()[..., 64 : 64 + SIZE[1]]] * 6 + [other] * 7)
     frames = held(views)
-    agreed = Consensus(frames, saying(frames, [STOPS] * 6 + [1.0] * 7), CPU)
+    agreed = asked(frames, saying(frames, [STOPS] * 6 + [1.0] * 7))
     assert means(agreed, frames, 5).median() == pytest.approx(STOPS, abs=0.05)
     assert means(agreed, frames, 6).median() == pytest.approx(1.0, abs=0.05)
 
@@ -99,20 +107,20 @@ def test_where_nothing_can_be_compared_the_frame_speaks_alone() -> None:
     for place, row in enumerate(white):
         row[:, :place] = 0.0  # to tell them apart
     frames = held(white)
-    agreed = Consensus(frames, saying(frames, [1.0, 3.0, 2.0]), CPU)
+    agreed = asked(frames, saying(frames, [1.0, 3.0, 2.0]))
     assert [float(means(agreed, frames, place).mean()) for place in range(3)] == [1.0, 3.0, 2.0]
 
 
 def test_an_answer_under_white_counts_as_white() -> None:
     frames = filmed()
-    agreed = Consensus(frames, saying(frames, [STOPS if n == 8 else -5 for n in range(17)]), CPU)
+    agreed = asked(frames, saying(frames, [STOPS if n == 8 else -5 for n in range(17)]))
     assert means(agreed, frames, 8).median() == pytest.approx(STOPS / 7, abs=0.1)
     assert means(agreed, frames, 7).median() == pytest.approx(STOPS / 6, abs=0.1)  # has no eighth frame before itself
 
 
 def test_answers_beyond_what_eight_bits_hold_are_cut() -> None:
     frames = filmed(3)
-    agreed = Consensus(frames, lambda x: torch.full_like(x, 99), CPU)
+    agreed = asked(frames, lambda x: torch.full_like(x, 99))
     assert means(agreed, frames, 1).max() == 255 / consensus.PER_STOP
 
 
@@ -126,14 +134,14 @@ def test_what_has_left_the_picture_is_not_asked(monkeypatch: pytest.MonkeyPatch)
     flat.pixels[..., -1] = 255  # repeated beyond the edge, it would match
     flat.pixels[0, ..., 100:] = 255
     flat.pixels[1, ..., 0] = 0  # to tell it from the third
-    agreed = Consensus(flat, saying(flat, [STOPS, 0.0, STOPS]), CPU)
+    agreed = asked(flat, saying(flat, [STOPS, 0.0, STOPS]))
     assert (means(agreed, flat, 0) == STOPS).all()
 
 
 @pytest.mark.parametrize("transform", range(8))
 def test_means_are_cut_and_turned_like_the_frames(transform: int) -> None:
     frames = filmed(3)
-    agreed = Consensus(frames, lambda x: x + 1, CPU)
+    agreed = asked(frames, lambda x: x + 1)
     crop = sampling.Crop(0, transform, 10, 20, 64, 64, jitter_stops=0, shift_stops=0)
     whole = sampling.Crop(0, 0, 0, 0, *SIZE, jitter_stops=0, shift_stops=0)
     expected = sampling.turned(agreed.cut(1, whole)[..., *crop.area], transform)
@@ -148,7 +156,7 @@ def test_blocks_of_pixels_are_seen_as_one(size: tuple[int, int]) -> None:
     height, width = size
     frames = filmed()
     frames = sampling.Frames(frames.pixels[..., :height, :width], frames.pairs)
-    agreed = Consensus(frames, lambda x: torch.where(x == 1, STOPS, 0.0), CPU, scale=2)
+    agreed = asked(frames, lambda x: torch.where(x == 1, STOPS, 0.0), 2)
     whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
     mean = agreed.cut(8, whole)
     assert mean.shape == (1, 3, height, width)
@@ -161,11 +169,11 @@ def test_blocks_of_pixels_are_seen_as_one(size: tuple[int, int]) -> None:
 def test_learned_from_is_what_clips_evenly_spread_where_that_is_much() -> None:
     dark = torch.zeros(2, 3, 32, 32)
     frames = held(torch.cat([dark, torch.full((3, 3, 32, 32), 4.0), dark]))
-    assert Consensus(frames, lambda x: x, CPU).frames.pairs == ((2, 3), (3, 4), (4, 5))
+    assert Consensus(frames, CPU).frames.pairs == ((2, 3), (3, 4), (4, 5))
     frames = held(dark)
-    assert Consensus(frames, lambda x: x, CPU).frames.pairs == frames.pairs  # nothing does: nothing is lost either
+    assert Consensus(frames, CPU).frames.pairs == frames.pairs  # nothing does: nothing is lost either
     many = held(torch.full((2 * consensus.PAIRS, 3, 16, 16), 4.0))
-    pairs = Consensus(many, lambda x: x, CPU).frames.pairs
+    pairs = Consensus(many, CPU).frames.pairs
     assert len(pairs) == consensus.PAIRS
     assert (pairs[0], pairs[-1]) == (many.pairs[0], many.pairs[-1])
     assert {after - before for (before, _), (after, _) in pairwise(pairs)} == {2, 3}
@@ -174,8 +182,8 @@ def test_learned_from_is_what_clips_evenly_spread_where_that_is_much() -> None:
 def test_deeper_frames_and_compressed_ones_are_seen_as_they_are() -> None:
     frames = filmed()
     deep = sampling.Frames((frames.pixels.to(torch.int32) * 257).to(torch.uint16), frames.pairs)
-    found = means(Consensus(deep, lambda x: torch.full_like(x, STOPS), CPU), deep, 6)
+    found = means(asked(deep, lambda x: torch.full_like(x, STOPS)), deep, 6)
     assert found.median() == pytest.approx(STOPS, abs=0.05)
     uneven = sampling.Frames(frames.pixels.clamp(max=245), frames.pairs, compressed=True)
-    found = means(Consensus(uneven, lambda x: torch.full_like(x, STOPS), CPU), uneven, 6)
+    found = means(asked(uneven, lambda x: torch.full_like(x, STOPS)), uneven, 6)
     assert len(found) > 1000 and found.median() == pytest.approx(STOPS, abs=0.05)

@@ -1,10 +1,12 @@
 """The training loop: what it learns, what it counts, and that it can be stopped, repeated and trusted."""
 
+import copy
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,6 +55,7 @@ def test_progress_counts_steps_and_epochs(config: Config) -> None:
         (progress.step, progress.epoch, len(progress.rows), progress.steps)
         for progress in train(panning(), config, CPU, "fp32")
     ]
+    seen = list(dict.fromkeys(seen))  # a frame between the rounds is no step
     steps = 2 * steps_per_epoch
     assert seen == [(n, n // steps_per_epoch, n // steps_per_epoch, steps) for n in range(1, steps + 1)]
 
@@ -187,9 +190,9 @@ def test_a_stopped_training_goes_on_bit_for_bit(config: Config, stop: int, tmp_p
         if progress.step == stop:
             checkpoint.write_state(path, progress.state())
             break
-    steps = [progress.step for progress in train(panning(), config, CPU, "fp32", checkpoint.read_state(path))]
+    steps = {progress.step for progress in train(panning(), config, CPU, "fp32", checkpoint.read_state(path))}
     resumed = trained(config, state=checkpoint.read_state(path))
-    assert steps == list(range(stop + 1, whole.steps + 1))
+    assert steps - {stop} == set(range(stop + 1, whole.steps + 1))
     assert same(resumed.weights, whole.weights) and same(resumed.best, whole.best)
     assert [{**row, "seconds": 0} for row in resumed.rows] == [{**row, "seconds": 0} for row in whole.rows]
 
@@ -227,7 +230,11 @@ def test_fast_keeps_the_last_weights_and_its_rate_ends_at_nearly_nothing() -> No
 
 def test_the_second_round_has_a_lower_rate_and_ends_at_nearly_nothing_too() -> None:
     config = replace(TWO_ROUNDS, steps_per_epoch=40)
-    rates = [step.optimizer.param_groups[0]["lr"] for step in train(panning(), config, CPU, "fp32")]
+    rates, steps = [], 0
+    for progress in train(panning(), config, CPU, "fp32"):
+        if progress.step > steps:
+            rates.append(progress.optimizer.param_groups[0]["lr"])
+        steps = progress.step
     assert max(rates[:40]) == pytest.approx(config.lr, rel=0.02)
     assert max(rates[40:]) == pytest.approx(config.lr * training.SECOND_RATE, rel=0.02)
     assert rates[39] < config.lr / 1000 and rates[79] < config.lr / 1000
@@ -252,6 +259,30 @@ def test_the_second_round_learns_the_consensus_about_frames_as_they_are(monkeypa
     with torch.no_grad():
         stops = [training.answer(network, whole)[whole == 1].mean() for network in (before, progress.network)]
     assert stops[1] > stops[0] + 1
+
+
+def test_between_the_rounds_every_frame_counts() -> None:
+    config, told, state = replace(TWO_ROUNDS, steps_per_epoch=2), [], {}
+    for progress in train(panning(), config, CPU, "fp32"):
+        told.append((progress.step, progress.frames_done, progress.frames))
+        if told[-1] == (3, 3, 3):
+            state = copy.deepcopy(progress.state())
+    assert told == [(1, 0, 3), (2, 0, 3), (2, 1, 3), (2, 2, 3), (2, 3, 3), (3, 3, 3), (4, 3, 3)]
+    going_on = train(panning(), config, CPU, "fp32", state)
+    assert [(progress.step, progress.frames_done) for progress in going_on] == [(3, 1), (3, 2), (3, 3), (4, 3)]
+
+
+def test_a_frame_between_the_rounds_counts_as_steps_of_as_many_pixels() -> None:
+    config = replace(TWO_ROUNDS, steps_per_epoch=2)
+    frame = 24 * 20 / (config.pictures * config.crop**2)
+    done, left = [], []
+    for progress in train(panning(), config, CPU, "fp32"):
+        done.append(progress.work)
+        left.append(progress.work_left)
+    assert done == pytest.approx([1, 2, 2 + frame, 2 + 2 * frame, 2 + 3 * frame, 3 + 3 * frame, 4 + 3 * frame])
+    assert np.add(done, left) == pytest.approx([4 + 3 * frame] * 7)
+    *_, progress = train(panning(), replace(config, second_round=0.0), CPU, "fp32")
+    assert (progress.work, progress.work_left) == (4, 0)
 
 
 def test_stills_have_no_second_round() -> None:

@@ -50,12 +50,12 @@ MEASURED_STEPS = 5
 class Event:
     """How far the learning has come.
 
-    `done` of `total` frames ("scoring" many to choose some, "reading" those) or steps ("training"); `seconds_left` once
-    it can be told. "estimate" comes once, after the first measured steps. `progress` is the training's own account
-    while there is one.
+    `done` of `total` frames ("scoring" many to choose some, "reading" those, "comparing" them with their neighbours
+    between the rounds of training) or steps ("training"); `seconds_left` of all the training, once it can be told.
+    "estimate" comes once, after the first measured steps. `progress` is the training's own account after a step.
     """
 
-    kind: Literal["scoring", "reading", "estimate", "training"]
+    kind: Literal["scoring", "reading", "estimate", "training", "comparing"]
     done: int
     total: int
     seconds_left: float | None = None
@@ -296,27 +296,32 @@ class Job:
         device, precision = self.computing.hardware()
         saved = time.monotonic()
         progress = None
-        first_step, first_seconds = 0, 0.0
+        first_work, first_seconds, frames_done, told = 0.0, 0.0, 0, False
         try:
             state = slot.state()
             if team is not None:
                 team.send(gathered, self.config, device, precision, state)
             for progress in training.train(gathered, self.config, device, precision, state, team):
                 self._training = gathered, progress
-                if not first_step:  # the first step pays for memory and kernels: it is not measured
-                    first_step, first_seconds = progress.step, progress.seconds
+                if not first_work:  # the first step pays for memory and kernels: it is not measured
+                    first_work, first_seconds = progress.work, progress.seconds
                     if state is not None:
                         log(f"going on from step {state['step']} of {progress.steps}")
-                taken = progress.step - first_step
+                taken = progress.work - first_work
                 left = None
                 if taken >= MEASURED_STEPS:  # training's own time: whoever iterates may draw pictures in between
-                    left = (progress.seconds - first_seconds) / taken * (progress.steps - progress.step)
-                if taken == MEASURED_STEPS:
-                    yield Event("estimate", progress.step, progress.steps, left, progress)
+                    left = (progress.seconds - first_seconds) / taken * progress.work_left
+                    if not told:
+                        yield Event("estimate", progress.step, progress.steps, left, progress)
+                        told = True
                 if time.monotonic() - saved >= STATE_SECONDS and progress.step < progress.steps:
                     slot.save_state(progress.state())
                     saved = time.monotonic()
-                yield Event("training", progress.step, progress.steps, left, progress)
+                if progress.frames_done > frames_done:
+                    frames_done = progress.frames_done
+                    yield Event("comparing", frames_done, progress.frames, left)
+                else:
+                    yield Event("training", progress.step, progress.steps, left, progress)
         except BaseException:  # Ctrl-C and a closed iterator too: the next run goes on from here
             if progress is not None and progress.settled and progress.step < progress.steps:
                 slot.save_state(progress.state())

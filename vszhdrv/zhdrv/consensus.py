@@ -8,7 +8,7 @@ so no frame needs its neighbours when it is expanded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -56,33 +56,41 @@ class _View(NamedTuple):
 
 
 class Consensus:
-    """The means, for those of the frames that are learned from in the second round: `frames`, whose pairs they are.
+    """The means, for those of the frames that are learned from in the second round: there once `ask` has ended.
 
     Args:
         held: all frames.
-        answer: the network that has learned.
-        device: where it computes.
+        device: where the network computes.
         scale: so many pixels squared are seen as one: 1 for frames of up to a megapixel.
     """
 
-    def __init__(self, held: sampling.Frames, answer: Answer, device: torch.device, scale: int = 1) -> None:
+    def __init__(self, held: sampling.Frames, device: torch.device, scale: int = 1) -> None:
         self.frames = replace(held, pairs=_consulted(held))
+        """What is learned from in the second round: all frames, but no other pairs."""
+        self.places = sorted({place for pair in self.frames.pairs for place in pair})
+        """The frames of these pairs."""
         self.scale = scale
         self._device = device
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        count, _, height, width = held.pixels.shape
+        height, width = held.pixels.shape[-2:]
         size = [1, 1, -(-height // scale), -(-width // scale)]
         self._grid = F.affine_grid(torch.eye(2, 3, device=device)[None], size, align_corners=True)
         self._codes: dict[int, Tensor] = {}
+
+    @torch.inference_mode()
+    def ask(self, answer: Answer) -> Iterator[None]:
+        """Ask the network that has learned, and bring its answers together; yields after each of `places`."""
+        pixels = self.frames.pixels
         views: dict[int, _View] = {}
-        for place in sorted({place for pair in self.frames.pairs for place in pair}):
-            near = [place + step for k in DISTANCES for step in (-k, k) if 0 <= place + step < count]
+        for place in self.places:
+            near = [place + step for k in DISTANCES for step in (-k, k) if 0 <= place + step < len(pixels)]
             views = {k: view for k, view in views.items() if k >= place - max(DISTANCES)}
             for k in (place, *near):
                 if k not in views:
-                    views[k] = self._view(sampling.scaled(held.pixels[k].to(device))[None], answer)
+                    views[k] = self._view(sampling.scaled(pixels[k].to(self._device))[None], answer)
             mean = self._mean(views[place], [views[k] for k in near])
             self._codes[place] = (mean[0] * PER_STOP).round().clamp(0, 255).byte()
+            yield
 
     def cut(self, place: int, crop: sampling.Crop) -> Tensor:
         """The means over a crop of a frame, as `sampling.cut` has its pixels: stops, `(1, 3, height, width)`."""

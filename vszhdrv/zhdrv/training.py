@@ -1,4 +1,4 @@
-"""The training loop: a generator that yields its progress after every step.
+"""The training loop: a generator that yields its progress after every step, and every frame between the rounds.
 
 Whoever iterates logs, saves the state, draws pictures, shows a bar, or stops. A run that goes on from a saved state
 computes what it would have computed: on the CPU, with the same number of threads, bit for bit.
@@ -62,11 +62,27 @@ class Progress:
     """The weights at the end of the first round, once the second has begun: it learns from their answers."""
     settled: bool = True
     """False while a step changes the network: what an error leaves then is no state to go on from."""
+    frames: int = 0
+    """Frames that the network is asked about between the rounds."""
+    frames_done: int = 0
+    """... and has been, in this sitting."""
+    steps_per_frame: float = 0.0
+    """How many steps take about as long as one of these frames."""
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def work(self) -> float:
+        """What has been done, in steps; ..."""
+        return self.step + self.frames_done * self.steps_per_frame
+
+    @property
+    def work_left(self) -> float:
+        """... and what is to be done yet."""
+        return self.steps + self.frames * self.steps_per_frame - self.work
 
     @property
     def weights(self) -> Weights:
@@ -101,8 +117,9 @@ def train(
     state: dict[str, Any] | None = None,
     team: Team | None = None,
 ) -> Iterator[Progress]:
-    """Learn from `frames`; yields after every step. The last Progress has `epoch == epochs`.
+    """Learn from `frames`; yields after every step, and after each of `Progress.frames` between the rounds.
 
+    The last Progress has `epoch == epochs`.
     With a `team`, its other processes take the same steps at the same time.
     """
     network = new_network(config.widths, config.head, config.fold, config.seed).to(device)
@@ -128,16 +145,24 @@ def train(
         frames = replace(frames, pixels=frames.pixels.to(device))
 
     consensus = None
+    if config.first_epochs < config.epochs:
+        consensus = Consensus(frames, device, config.stride)
+        progress.frames = len(consensus.places)
+        progress.steps_per_frame = frames.pixels[0, 0].numel() / (config.pictures * config.crop**2)
     while progress.epoch < config.epochs:
-        if consensus is None and progress.epoch >= config.first_epochs:
-            consensus = _begin_second_round(progress, frames, config, device, autocast)
+        second = consensus is not None and progress.epoch >= config.first_epochs
+        if consensus is not None and second and not progress.frames_done:
+            for _ in _begin_second_round(progress, consensus, config, device, autocast):
+                yield progress
             frames = consensus.frames
         for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
             if number < progress.step - progress.epoch * steps_per_epoch:
                 continue  # done in an earlier sitting
             started = time.monotonic()
             with torch.enable_grad(), autocast:
-                reconstruction, temporal = _objective(asked, frames, crops, config, device, layout, consensus)
+                reconstruction, temporal = _objective(
+                    asked, frames, crops, config, device, layout, consensus if second else None
+                )
                 total = (1 - config.alpha) * reconstruction + config.alpha * temporal
             optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
@@ -163,16 +188,15 @@ def train(
 
 def _begin_second_round(
     progress: Progress,
-    frames: sampling.Frames,
+    consensus: Consensus,
     config: Config,
     device: torch.device,
     autocast: AbstractContextManager[Any],
-) -> Consensus:
-    """What the second round learns: what the network that the first one made answers to neighbours, brought together.
+) -> Iterator[None]:
+    """Bring together what the network that the first round made answers to neighbours; yields after every frame.
 
     Counts as training. Begun in an earlier sitting, it goes on from the same.
     """
-    started = time.monotonic()
     if not progress.first:
         progress.schedule = _second_schedule(progress, config)
         progress.first = progress.weights
@@ -183,10 +207,12 @@ def _begin_second_round(
         with autocast:
             return answer(learned, x)
 
-    with torch.inference_mode():
-        consensus = Consensus(frames, learned_answer, device, config.stride)
-    progress.seconds += time.monotonic() - started
-    return consensus
+    started = time.monotonic()
+    for _ in consensus.ask(learned_answer):
+        progress.seconds += time.monotonic() - started
+        progress.frames_done += 1
+        yield
+        started = time.monotonic()
 
 
 def _second_schedule(progress: Progress, config: Config) -> OneCycleLR:
