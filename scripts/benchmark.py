@@ -405,9 +405,8 @@ def consensus_of(size: tuple[int, int], device: torch.device) -> Callable[[], in
             return training.answer(expander.network, x)
 
     def run() -> int:
-        with torch.inference_mode():
-            for _ in consensus.Consensus(held, device, expander.config.stride).ask(answer):
-                pass
+        for _ in consensus.Consensus(held, device, expander.config.stride).ask(answer):
+            pass
         synchronized(device)
         return CONSULTED
 

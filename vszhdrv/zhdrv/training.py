@@ -144,25 +144,22 @@ def train(
     if device.type == "cuda":
         frames = replace(frames, pixels=frames.pixels.to(device))
 
-    consensus = None
+    consensus = coming = None
     if config.first_epochs < config.epochs:
-        consensus = Consensus(frames, device, config.stride)
-        progress.frames = len(consensus.places)
+        coming = Consensus(frames, device, config.stride)
+        progress.frames = len(coming.places)
         progress.steps_per_frame = frames.pixels[0, 0].numel() / (config.pictures * config.crop**2)
     while progress.epoch < config.epochs:
-        second = consensus is not None and progress.epoch >= config.first_epochs
-        if consensus is not None and second and not progress.frames_done:
-            for _ in _begin_second_round(progress, consensus, config, device, autocast):
+        if coming is not None and progress.epoch >= config.first_epochs:
+            for _ in _begin_second_round(progress, coming, config, device, autocast):
                 yield progress
-            frames = consensus.frames
+            consensus, frames, coming = coming, coming.frames, None
         for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
             if number < progress.step - progress.epoch * steps_per_epoch:
                 continue  # done in an earlier sitting
             started = time.monotonic()
             with torch.enable_grad(), autocast:
-                reconstruction, temporal = _objective(
-                    asked, frames, crops, config, device, layout, consensus if second else None
-                )
+                reconstruction, temporal = _objective(asked, frames, crops, config, device, layout, consensus)
                 total = (1 - config.alpha) * reconstruction + config.alpha * temporal
             optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
