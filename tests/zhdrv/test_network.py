@@ -53,8 +53,7 @@ def test_the_answer_has_the_inputs_size_and_the_heads_range(config: Config) -> N
     with torch.no_grad():
         out = model(x)
     assert (out.shape, out.dtype) == (x.shape, torch.float32)
-    assert out.min() >= 0
-    assert config.head == "stops" or out.max() <= 1
+    assert config.head == "stops" or 0 <= out.min() <= out.max() <= 1
 
 
 @pytest.mark.parametrize("config", [FAST, PAPER], ids=["fast", "paper"])
@@ -131,6 +130,16 @@ def test_weights_make_the_same_network_or_none() -> None:
     for widths, head, fold in (((4, 4), "stops", 2), ((4, 8, 8), "stops", 2), ((4, 8), "ratio", 2)):
         with pytest.raises(ValueError, match=r"^the weights are of another architecture than a \w+ U-Net \[4, "):
             network_of(model.state_dict(), widths, head, fold)  # type: ignore[arg-type]
+
+
+def test_stops_that_have_fallen_to_nothing_can_rise_again() -> None:
+    model = new_network((4, 4), "stops", 1, 0)
+    torch.nn.init.constant_(model.out.bias, -30.0)
+    stops = model(torch.rand(1, 3, 8, 8))
+    assert stops.max() <= 0
+    stops.mean().backward()
+    assert model.out.bias.grad is not None
+    assert float(model.out.bias.grad.sum()) == pytest.approx(network.LEAK)
 
 
 def test_stops_are_told_from_what_clips() -> None:

@@ -14,6 +14,10 @@ Head = Literal["ratio", "stops"]
 CLIPPED = 254.5 / 255
 """Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
 
+LEAK = 0.1
+"""Slope of the stops at their lower end. Without it, answers that a bad stretch of training has brought to nearly 0 on
+every pixel have no gradient left, and stay there: docs/quality.md has such a clip."""
+
 LARGE_FOLD = 16
 """From this `fold` on, blocks are copied side by side: kernels of three times as many rows take torch's convolution on
 processors twice as long as lower ones with the same work (docs/performance.md)."""
@@ -39,8 +43,8 @@ class UNet(nn.Module):
 
     Args:
         widths: channels of the encoder's levels, finest first.
-        head: what the three output channels are: "ratio", values in (0, 1) by a sigmoid, or "stops", values of 0 and
-            more by a softplus, from a network that is also told which channels clip.
+        head: what the three output channels are: "ratio", values in (0, 1) by a sigmoid, or "stops" over white by a
+            leaky softplus (what is under 0 counts as 0), from a network that is also told which channels clip.
         fold: the finest level sees blocks of this many pixels squared as one, all their values side by side.
     """
 
@@ -108,7 +112,7 @@ class UNet(nn.Module):
         # F.pixel_shuffle, in half the time on channels-last memory
         x = x.view(-1, 3, self.fold, self.fold, height, width).permute(0, 1, 4, 2, 5, 3)
         x = x.reshape(-1, 3, self.fold * height, self.fold * width)
-        return torch.sigmoid(x) if self.head == "ratio" else F.softplus(x)
+        return torch.sigmoid(x) if self.head == "ratio" else F.softplus(x) + LEAK * x.clamp(max=0)
 
 
 def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor:
