@@ -384,7 +384,7 @@ def training_step(
         config = replace(config, steps_per_epoch=1, second_round=1 - 1e-5)
     running = training.train(material(size), config, device, hardware.choose_precision("auto", device))
     while second_round and next(running).step < 2:
-        pass
+        pass  # its first step, and what comes between the rounds
 
     def some(count: int = 5 if preset == "fast" else 1) -> int:
         for _ in range(count):

@@ -296,7 +296,8 @@ class Job:
         device, precision = self.computing.hardware()
         saved = time.monotonic()
         progress = None
-        first_work, first_seconds, frames_done, told = 0.0, 0.0, 0, False
+        first_work, first_seconds = 0.0, 0.0
+        left: float | None = None
         try:
             state = slot.state()
             if team is not None:
@@ -308,18 +309,16 @@ class Job:
                     if state is not None:
                         log(f"going on from step {state['step']} of {progress.steps}")
                 taken = progress.work - first_work
-                left = None
                 if taken >= MEASURED_STEPS:  # training's own time: whoever iterates may draw pictures in between
+                    told = left is not None
                     left = (progress.seconds - first_seconds) / taken * progress.work_left
                     if not told:
                         yield Event("estimate", progress.step, progress.steps, left, progress)
-                        told = True
                 if time.monotonic() - saved >= STATE_SECONDS and progress.step < progress.steps:
                     slot.save_state(progress.state())
                     saved = time.monotonic()
-                if progress.frames_done > frames_done:
-                    frames_done = progress.frames_done
-                    yield Event("comparing", frames_done, progress.frames, left)
+                if progress.comparing:
+                    yield Event("comparing", progress.frames_done, progress.frames, left)
                 else:
                     yield Event("training", progress.step, progress.steps, left, progress)
         except BaseException:  # Ctrl-C and a closed iterator too: the next run goes on from here

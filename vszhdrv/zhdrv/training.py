@@ -66,6 +66,8 @@ class Progress:
     """Frames that the network is asked about between the rounds."""
     frames_done: int = 0
     """... and has been, in this sitting."""
+    comparing: bool = False
+    """Whether what was done last is one of these frames, not a step."""
     steps_per_frame: float = 0.0
     """How many steps take about as long as one of these frames."""
 
@@ -204,12 +206,14 @@ def _begin_second_round(
         with autocast:
             return answer(learned, x)
 
+    progress.comparing = True
     started = time.monotonic()
     for _ in consensus.ask(learned_answer):
         progress.seconds += time.monotonic() - started
         progress.frames_done += 1
         yield
         started = time.monotonic()
+    progress.comparing = False
 
 
 def _second_schedule(progress: Progress, config: Config) -> OneCycleLR:
