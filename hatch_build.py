@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,44 +20,70 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
 PLUGIN_FOLDER = "vapoursynth/plugins/zhdrv"
+LIBRARIES = {"windows": "libzhdrv.dll", "mingw": "libzhdrv.dll", "darwin": "libzhdrv.dylib", "macos": "libzhdrv.dylib"}
+"""By what compilers call the system; libzhdrv.so on all others."""
+ZIG = [sys.executable, "-m", "ziglang", "cc"]
 
 
 class BridgeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Adds library, manifest and platform tag to a wheel."""
 
+    def dependencies(self) -> list[str]:
+        """What pip and uv install before they build."""
+        return ["ziglang"] if c_compiler() == ZIG else []
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        library = compile_bridge(Path(self.root), Path(self.folder.name), self.metadata.version)
+        library, machine = compile_bridge(Path(self.root), Path(self.folder.name), self.metadata.version)
         manifest = library.with_name("manifest.vs")
-        manifest.write_text(f"[VapourSynth Manifest V1]\n{library.stem}\n")
+        manifest.write_text(f"[VapourSynth Manifest V1]\n{library.stem}\n", newline="\n")
         included = build_data["force_include_editable" if version == "editable" else "force_include"]
         included |= {str(file): f"{PLUGIN_FOLDER}/{file.name}" for file in (library, manifest)}
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{platform_tag(library)}"
+        build_data["tag"] = f"py3-none-{platform_tag(library, machine)}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         self.folder.cleanup()
 
 
-def compile_bridge(root: Path, folder: Path, version: str) -> Path:
-    """Compile bridge.c into `folder` with the C compiler that CC names, `cc` by default; return the library's path."""
-    if sys.platform == "win32":
-        raise SystemExit("vszhdrv does not support Windows yet: its native library finds Python by dlsym")
-    library = folder / ("libzhdrv.dylib" if sys.platform == "darwin" else "libzhdrv.so")
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    options = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden"]
-    if sys.platform == "darwin":
-        options += ["-undefined", "dynamic_lookup"]
+def c_compiler() -> list[str]:
+    """The command that CC names; else cc, where there is one; else zig's, which PyPI has for every platform."""
+    if "CC" in os.environ:
+        return shlex.split(os.environ["CC"])
+    return ["cc"] if shutil.which("cc") else ZIG
+
+
+def compile_bridge(root: Path, folder: Path, version: str) -> tuple[Path, str]:
+    """Compile bridge.c into `folder`; return the library's path and the machine that it is for, as compilers call it:
+    x86_64-linux-gnu, arm64-apple-darwin, x86_64-unknown-windows-gnu."""
+    compiler = c_compiler()
+    machine = run([*compiler, "-dumpmachine"]).strip()
+    library = folder / next((name for system, name in LIBRARIES.items() if system in machine), "libzhdrv.so")
+    options = ["-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fvisibility=hidden"]
+    if library.suffix != ".dll":
+        options.append("-fPIC")
+    elif "mingw" in machine:
+        options.append("-static-libgcc")  # Windows has none
     major, minor = version.split(".")[:2]
     options += [f"-I{vapoursynth.get_include()}", f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})"]
+    run([*compiler, *options, "-o", str(library), str(root / "vszhdrv/plugin/bridge.c")])
+    return library, machine
+
+
+def run(command: list[str]) -> str:
+    """What a command of the compiler prints; what it has to complain about goes where it does."""
     try:
-        subprocess.run([*compiler, *options, "-o", library, root / "vszhdrv/plugin/bridge.c"], check=True)
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     except FileNotFoundError:
-        raise SystemExit(f"building vszhdrv needs a C compiler, and {compiler[0]!r} is not there: set CC") from None
-    return library
+        problem = "is not there"
+    except subprocess.CalledProcessError:
+        problem = "failed"
+    raise SystemExit(f"building vszhdrv needs a C compiler, and {command[0]!r} {problem}: CC names another one")
 
 
-def platform_tag(library: Path) -> str:
+def platform_tag(library: Path, machine: str) -> str:
     """The widest platform that `library` runs on: that of its newest glibc symbol, without glibc this machine's own."""
+    if library.suffix == ".dll":
+        return {"x86_64": "win_amd64", "aarch64": "win_arm64"}[machine.split("-")[0]]
     glibc = [int(minor) for minor in re.findall(rb"GLIBC_2\.(\d+)", library.read_bytes())]
     return f"manylinux_2_{max(glibc)}_{platform.machine()}" if glibc else next(platform_tags())

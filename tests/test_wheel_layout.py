@@ -16,6 +16,7 @@ import vszhdrv
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = "vapoursynth/plugins/zhdrv/"
+MINGW = "x86_64-w64-mingw32-gcc"
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs the C compiler cc")
 
@@ -80,8 +81,54 @@ def test_the_package_is_complete_and_alone(wheel: Path) -> None:
     assert not [name for name in names if name.endswith((".c", ".pyc"))]
 
 
+@pytest.fixture(scope="module")
+def windows_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which(MINGW) is None:
+        pytest.skip(f"needs the C compiler {MINGW}")
+    folder = tmp_path_factory.mktemp("windows")
+    done = build(folder, CC=MINGW)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_a_compiler_for_windows_makes_a_wheel_for_windows(windows_wheel: Path) -> None:
+    assert windows_wheel.name == f"vszhdrv-{vszhdrv.__version__}-py3-none-win_amd64.whl"
+    with zipfile.ZipFile(windows_wheel) as archive:
+        placed = {name.removeprefix(PLUGIN) for name in archive.namelist() if name.startswith(PLUGIN)}
+        manifest = archive.read(f"{PLUGIN}manifest.vs")
+    assert placed == {"libzhdrv.dll", "manifest.vs"}
+    assert manifest == b"[VapourSynth Manifest V1]\nlibzhdrv\n"
+
+
+def test_the_library_for_windows_needs_windows_alone(windows_wheel: Path) -> None:
+    with zipfile.ZipFile(windows_wheel) as archive:
+        library = archive.read(f"{PLUGIN}libzhdrv.dll")
+    linked = set(re.findall(rb"([\w-]+\.dll)\0", library))
+    assert linked == {b"libzhdrv.dll", b"KERNEL32.dll", b"msvcrt.dll", b"python3.dll"}  # the last by name, at a call
+    assert b"VapourSynthPluginInit2\0" in library
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_zig_is_asked_for_where_no_compiler_is_there(tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "cc").touch(mode=0o755)
+    needs = "import hatchling.build as build; print(build.get_requires_for_build_wheel())"
+    environment = {name: value for name, value in os.environ.items() if name != "CC"} | {"PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", needs], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n" if there else "['ziglang']\n", "")
+
+
 def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
     done = build(tmp_path, CC="no-such-compiler")
     assert done.returncode != 0
     assert "building vszhdrv needs a C compiler, and 'no-such-compiler' is not there" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="false is Unix's")
+def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
+    done = build(tmp_path, CC="false")
+    assert done.returncode != 0
+    assert "building vszhdrv needs a C compiler, and 'false' failed" in done.stderr

@@ -13,15 +13,30 @@
  * Nothing is linked: every Python function is looked up in the running process, at the call. Loading the plugin
  * therefore costs nothing, and one binary serves every Python version. */
 
+#ifdef _WIN32
+#include <windows.h>
+#else
 #define _GNU_SOURCE /* RTLD_DEFAULT */
 #include <dlfcn.h>
+#endif
 #include <stddef.h>
 #include <stdio.h>
 
 #include <VapourSynth4.h>
 
-/* Declares a pointer to one of Python's C functions, found by its name. Objects are void * here. */
-#define PYTHON(result, name, ...) result (*name)(__VA_ARGS__) = (result (*)(__VA_ARGS__))dlsym(RTLD_DEFAULT, #name)
+/* A C function of the Python that runs in this process; NULL where none does. */
+static void *in_python(const char *name) {
+#ifdef _WIN32
+    /* What this library has, VapourSynth's own binding gets from it, too: it's there before the first script runs. */
+    HMODULE library = GetModuleHandleA("python3.dll");
+    return library ? (void *)GetProcAddress(library, name) : NULL;
+#else
+    return dlsym(RTLD_DEFAULT, name);
+#endif
+}
+
+/* Declares a pointer to one of Python's C functions, of its stable ABI all of them. Objects are void * here. */
+#define PYTHON(result, name, ...) result (*name)(__VA_ARGS__) = (result (*)(__VA_ARGS__))in_python(#name)
 
 /* What Expand, Mask and Train have in common: how to see the clip, and how to learn from it. */
 #define LEARNING                                                                                                       \
