@@ -32,14 +32,24 @@ def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    done = build(folder)
+def built(folder: Path, **environment: str) -> Path:
+    """The wheel that `build` makes without an error or a warning."""
+    done = build(folder, **environment)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr  # the compiler's, with -Wall -Wextra
     (file,) = folder.iterdir()
     return file
+
+
+def plugin_files(wheel: Path) -> dict[str, bytes]:
+    """What the wheel puts into the plugin's folder: names and contents."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name.removeprefix(PLUGIN): archive.read(name) for name in archive.namelist() if name.startswith(PLUGIN)}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_tag_names_this_platform_and_no_python_version(wheel: Path) -> None:
@@ -51,8 +61,7 @@ def test_the_tag_names_this_platform_and_no_python_version(wheel: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_the_tag_covers_every_glibc_symbol(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        library = archive.read(f"{PLUGIN}libzhdrv.so")
+    library = plugin_files(wheel)["libzhdrv.so"]
     needed = [int(minor) for minor in re.findall(rb"GLIBC_2\.(\d+)", library)]
     promised = re.search(r"manylinux_2_(\d+)_", wheel.name)
     assert promised is None or int(promised[1]) == max(needed)
@@ -60,13 +69,12 @@ def test_the_tag_covers_every_glibc_symbol(wheel: Path) -> None:
 
 
 def test_library_and_manifest_are_in_vapoursynths_folder(wheel: Path) -> None:
+    placed = plugin_files(wheel)
     with zipfile.ZipFile(wheel) as archive:
-        placed = {name.removeprefix(PLUGIN) for name in archive.namelist() if name.startswith(PLUGIN)}
-        manifest = archive.read(f"{PLUGIN}manifest.vs").decode()
         metadata = Parser().parsestr(archive.read(f"vszhdrv-{vszhdrv.__version__}.dist-info/WHEEL").decode())
     library = "libzhdrv.dylib" if sys.platform == "darwin" else "libzhdrv.so"
-    assert placed == {library, "manifest.vs"}
-    assert manifest.splitlines() == ["[VapourSynth Manifest V1]", "libzhdrv"]
+    assert placed.keys() == {library, "manifest.vs"}
+    assert placed["manifest.vs"].decode().splitlines() == ["[VapourSynth Manifest V1]", "libzhdrv"]
     assert metadata["Root-Is-Purelib"] == "false"
 
 
@@ -85,26 +93,18 @@ def test_the_package_is_complete_and_alone(wheel: Path) -> None:
 def windows_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which(MINGW) is None:
         pytest.skip(f"needs the C compiler {MINGW}")
-    folder = tmp_path_factory.mktemp("windows")
-    done = build(folder, CC=MINGW)
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr
-    (file,) = folder.iterdir()
-    return file
+    return built(tmp_path_factory.mktemp("windows"), CC=MINGW)
 
 
 def test_a_compiler_for_windows_makes_a_wheel_for_windows(windows_wheel: Path) -> None:
     assert windows_wheel.name == f"vszhdrv-{vszhdrv.__version__}-py3-none-win_amd64.whl"
-    with zipfile.ZipFile(windows_wheel) as archive:
-        placed = {name.removeprefix(PLUGIN) for name in archive.namelist() if name.startswith(PLUGIN)}
-        manifest = archive.read(f"{PLUGIN}manifest.vs")
-    assert placed == {"libzhdrv.dll", "manifest.vs"}
-    assert manifest == b"[VapourSynth Manifest V1]\nlibzhdrv\n"
+    placed = plugin_files(windows_wheel)
+    assert placed.keys() == {"libzhdrv.dll", "manifest.vs"}
+    assert placed["manifest.vs"] == b"[VapourSynth Manifest V1]\nlibzhdrv\n"
 
 
 def test_the_library_for_windows_needs_windows_alone(windows_wheel: Path) -> None:
-    with zipfile.ZipFile(windows_wheel) as archive:
-        library = archive.read(f"{PLUGIN}libzhdrv.dll")
+    library = plugin_files(windows_wheel)["libzhdrv.dll"]
     linked = set(re.findall(rb"([\w-]+\.dll)\0", library))
     assert linked == {b"libzhdrv.dll", b"KERNEL32.dll", b"msvcrt.dll", b"python3.dll"}  # the last by name, at a call
     assert b"VapourSynthPluginInit2\0" in library
