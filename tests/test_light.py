@@ -310,7 +310,7 @@ def test_encoder_arguments_by_hand():
     assert got.svt_av1[got.svt_av1.index("--content-light") + 1] == "988,120"
     assert got.ffmpeg_x265[-1] == (
         "hdr10=1:hdr10-opt=1:repeat-headers=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:range=limited:"
-        f"master-display={display}:max-cll=988,120"
+        f"chromaloc=2:master-display={display}:max-cll=988,120"
     )
     assert f"--master-display '{display}'" in got.lines()["x265"]  # parentheses would stop a shell
 
@@ -349,7 +349,13 @@ def test_encoders_take_them_and_players_see_them(tmp_path, encoder):
     subprocess.run([ffmpeg, "-v", "error", *source, *options, file], check=True, capture_output=True)
     probe = ["ffprobe", "-v", "error", "-show_frames", "-show_streams", "-read_intervals", "%+#1", file]
     seen = subprocess.run(probe, capture_output=True, text=True, check=True).stdout.split("\n")
-    for line in ("max_content=988", "max_average=120", "color_transfer=smpte2084", "color_primaries=bt2020"):
+    for line in (
+        "max_content=988",
+        "max_average=120",
+        "color_transfer=smpte2084",
+        "color_primaries=bt2020",
+        "chroma_location=topleft",
+    ):
         assert line in seen
     peak = next(line for line in seen if line.startswith("max_luminance=")).removeprefix("max_luminance=").split("/")
     assert int(peak[0]) / int(peak[1]) == pytest.approx(1000)

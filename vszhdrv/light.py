@@ -289,7 +289,8 @@ class EncoderArguments:
     """HDR10 signalling, ready for a child process's argument list; `lines` has it ready for a shell.
 
     x265, svt_av1: for the encoders' own programs. ffmpeg_x265, ffmpeg_svt_av1: output options of ffmpeg.
-    All of them say BT.2020, PQ, limited range, the mastering display and MaxCLL, MaxFALL.
+    All of them say BT.2020, PQ, limited range, chroma sited top left (as BT.2100 has it), the mastering display and
+    MaxCLL, MaxFALL.
     """
 
     x265: list[str]
@@ -342,6 +343,7 @@ def encoder_arguments(light: ClipLight, primaries: int = 1, peak: float = 0.0) -
         "transfer": "smpte2084",
         "colormatrix": "bt2020nc",
         "range": "limited",
+        "chromaloc": "2",
         "master-display": in_steps,
         "max-cll": levels,
     }
@@ -351,6 +353,7 @@ def encoder_arguments(light: ClipLight, primaries: int = 1, peak: float = 0.0) -
         "transfer-characteristics": "16",
         "matrix-coefficients": "9",
         "color-range": "0",
+        "chroma-sample-position": "topleft",
         "mastering-display": in_units,
         "content-light": levels,
     }

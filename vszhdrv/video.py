@@ -394,9 +394,10 @@ def encoder(content: Content, look: Look) -> list[str]:
     else:
         transfer = "arib-std-b67" if look.hlg else "smpte2084"
         tags = {"-color_primaries": "bt2020", "-color_trc": transfer, "-colorspace": "bt2020nc", "-color_range": "tv"}
-        parameters = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=limited:repeat-headers=1"
-        options = ["-c:v", "libx265", *(word for tag in tags.items() for word in tag), "-x265-params", parameters]
-    return [*options[:-1], f"{options[-1]}:chromaloc=2:log-level=error"]
+        colour = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=limited:chromaloc=2"
+        words = [word for tag in tags.items() for word in tag]
+        options = ["-c:v", "libx265", *words, "-x265-params", f"{colour}:repeat-headers=1"]
+    return [*options[:-1], f"{options[-1]}:log-level=error"]
 
 
 def mastering_of(levels: light.ClipLight, primaries: int, peak: float) -> matroska.Mastering:
