@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,38 @@ def test_command_line_page_has_every_option(parser: argparse.ArgumentParser) -> 
     assert not missing
 
 
-@pytest.mark.parametrize(
+PAGES = pytest.mark.parametrize(
     "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
 )
+
+
+def anchors(page: Path) -> set[str]:
+    """What links can name in a page: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@PAGES
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text())
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([\w-]+))?\)", page.read_text()):
+        found = page.parent / target if target else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+@PAGES
+def test_commands_are_accepted(page: Path) -> None:
+    commands = re.findall(r"^    (?:zhdrv|torchrun \S+ -m vszhdrv) (.+?)(?:  .*)?$", page.read_text(), re.MULTILINE)
+    parsers = {
+        "train": arguments.train_parser,
+        "expand": arguments.expand_parser,
+        "levels": arguments.levels_parser,
+        "export": arguments.export_parser,
+        "cache": arguments.cache_parser,
+    }
+    for command in commands:
+        words = shlex.split(command.replace(" [options]", "").replace(" KEY", " 0123"))
+        if words[0] in parsers:
+            parsers[words.pop(0)]().parse_args(words)
+        else:
+            arguments.main_parser().parse_args(words)

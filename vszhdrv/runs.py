@@ -1,6 +1,6 @@
 """A run folder: what one run of the command line leaves for a person to look at.
 
-    RUNS/NAME_lr2e-03_e16_d2u2_0123abcd/
+    RUNS/NAME_lr3e-03_e40_d2u2_0123abcd/
         ckpt/best.safetensors, last.safetensors   the trained network
         NAME_exr/NAME.000000.exr ...              the HDR frames
         recs/source.png, m4.png, ..., delta.png   what has been learned so far, refreshed while training

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -119,15 +118,3 @@ def test_gnu_parallel_gives_every_slot_a_card(folder: Path) -> None:
     assert {tuple(words[:4]) for words in asked} == {("expand", "clip.mp4", "--already_trained", "--frames")}
     assert sorted(words[4] for words in asked) == sorted(f"{first}-{first + 99}" for first in range(0, 800, 100))
     assert {words[6] for words in asked} == {f"cuda:{card}" for card in range(4)}
-
-
-def test_the_commands_of_the_page_are_accepted() -> None:
-    from vszhdrv import arguments
-
-    page = (ROOT / "docs" / "farms.md").read_text()
-    parsers = {"train": arguments.train_parser, "expand": arguments.expand_parser, "levels": arguments.levels_parser}
-    commands = re.findall(r"^    (?:zhdrv|torchrun \S+ -m vszhdrv) (.+)$", page, re.MULTILINE)
-    assert len(commands) > 5
-    for command in commands:
-        name, *words = shlex.split(command)
-        parsers[name]().parse_args(words)

@@ -34,7 +34,7 @@ STEPS = 32
 NEIGHBOURS = 7
 """A pixel with this many of its eight neighbours clipped lies inside of what clips."""
 MORE = 2.5
-"""How many times as many of those that do not clip themselves compression leaves, at least: in docs/quality.md."""
+"""How many times as many of those that do not clip themselves compression leaves, at least: in docs/experiments.md."""
 FEWEST = 50
 """... and how many at least: fewer are chance."""
 

@@ -139,7 +139,7 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # METHOD to the letter: Banterle et al. 2024 and the published behaviour of its implementation.
+    # Banterle et al. 2024 and the published behaviour of its implementation.
     "paper": {
         "epochs": 128,
         "lr": 1e-4,
@@ -156,7 +156,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_frames": 128,
         "few_frames": 30,
     },
-    # Sized so that a person waits a minute or two on two cores: docs/quality.md has the tries behind each value.
+    # Sized so that a person waits a minute or two on two cores: docs/experiments.md has what is behind the values.
     "fast": {
         "epochs": 40,
         "lr": 3e-3,

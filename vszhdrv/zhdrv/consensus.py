@@ -24,7 +24,7 @@ PAIRS = 32
 """Frames that are learned from together with their successors, at most, however many are held."""
 DISTANCES = (1, 4, 8)
 """Which neighbours are asked, either way, counted in frames that are held: those of a long clip lie apart, but for
-successors. docs/quality.md has the tries."""
+successors. docs/experiments.md has what was tried."""
 COMPARED = (0.1, 0.9)
 """Working values by which exposures are compared: neither noise nor clipped."""
 FEWEST = 100

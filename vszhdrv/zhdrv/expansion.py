@@ -23,7 +23,7 @@ from .overlays import Overlays
 CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
 COMPRESSED_RAMP = (0.92, 0.96)
-"""The same in a clip that was compressed with losses, which leave what clips darker: docs/quality.md has the tries."""
+"""The same in a lossily compressed clip, whose clipped pixels come out darker: docs/experiments.md has the figures."""
 MERGE_FLOOR = 1 / 65535
 """Keeps the logarithm of black finite when exposures are merged (Banterle et al. 2024)."""
 TILE_BYTES = 2**28

@@ -16,11 +16,11 @@ CLIPPED = 254.5 / 255
 
 LEAK = 0.1
 """Slope of the stops at their lower end. Without it, answers that a bad stretch of training has brought to nearly 0 on
-every pixel have no gradient left, and stay there: docs/quality.md has such a clip."""
+every pixel have no gradient left, and stay there: docs/experiments.md has such a clip."""
 
 LARGE_FOLD = 16
 """From this `fold` on, blocks are copied side by side: kernels of three times as many rows take torch's convolution on
-processors twice as long as lower ones with the same work (docs/performance.md)."""
+processors twice as long as lower ones with the same work (docs/experiments.md)."""
 
 
 class MixedPool(nn.Module):

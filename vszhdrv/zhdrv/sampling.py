@@ -30,7 +30,7 @@ WELL_EXPOSED = (0.05, 0.95)
 THUMBNAIL = 16
 """Side of the thumbnails by which shots are told apart, in pixels."""
 CUT = 0.1
-"""Mean difference of two frames' thumbnails over which they may lie in two shots: docs/quality.md has the figures."""
+"""Mean difference of two frames' thumbnails over which they may lie in two shots."""
 CUT_RATIO = 2.0
 """... and how much larger it must be than the differences around."""
 CLIP_CODES = (240, 255)

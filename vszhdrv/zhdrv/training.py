@@ -242,7 +242,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _layout(config: Config, device: torch.device, precision: Precision) -> torch.memory_format:
-    """The memory layout in which a step is fastest: docs/performance.md has the figures."""
+    """The memory layout in which a step is fastest: docs/experiments.md has the figures."""
     wide = config.head == "ratio"
     return torch.contiguous_format if wide and device.type == "cpu" and precision == "fp32" else torch.channels_last
 
