@@ -48,8 +48,8 @@ class BridgeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 def c_compiler() -> list[str]:
     """The command that CC names; else cc, where there is one; else zig's, which PyPI has for every platform."""
-    if "CC" in os.environ:
-        return shlex.split(os.environ["CC"])
+    if cc := os.environ.get("CC"):
+        return [cc] if shutil.which(cc) else shlex.split(cc)  # a path alone may have backslashes and spaces
     return ["cc"] if shutil.which("cc") else ZIG
 
 

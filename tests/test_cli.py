@@ -287,7 +287,39 @@ def test_expand_writes_frames_of_the_whole_clips_numbers(bench: Bench, capsys: p
     assert bench.frames == [f"clip.{n:06d}.exr" for n in range(3)]
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert bench() == 0
-    assert (bench.run / "preview.png").exists()
+    preview = bench.run / "preview.png"
+    assert preview.exists()
+
+    preview.write_bytes(b"of the frame that gained most")
+    (bench.run / "clip_exr" / "clip.000000.exr").unlink()  # one that did not
+    assert bench() == 0
+    assert preview.read_bytes() == b"of the frame that gained most"
+
+
+def test_a_program_without_a_console_says_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert bench() == 0
+    monkeypatch.undo()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("clip.mp4", "ONNX clip.mp4 is the input itself"),
+        ("folder", "ONNX must name a file in a folder that can be written, not 'folder'"),
+        ("none/o.onnx", "ONNX must name a file in a folder that can be written, not 'none/o.onnx'"),
+    ],
+)
+def test_export_looks_first_where_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_text("a video")
+    Path("folder").mkdir()
+    assert cli.main(["export", "clip.mp4", target]) == 2
+    assert told(capsys) == [words]
+    assert Path("clip.mp4").read_text() == "a video"
 
 
 @pytest.mark.parametrize(("asked", "written"), [("2", [2]), ("1-500", [1, 2]), ("0-0", [0])])
@@ -595,8 +627,10 @@ def test_cache_list_where_the_clock_was_set_back(
 
 
 @pytest.mark.parametrize("action", [["list"], ["show", "ab"], ["clear", "--yes"]])
-def test_no_cache_to_list_or_clear(action: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["cache", "--cache", "", *action]) == 2
+@pytest.mark.parametrize("first", [True, False])
+def test_no_cache_to_list_or_clear(action: list[str], first: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    none = ["--cache", ""]
+    assert cli.main(["cache", *none, *action] if first else ["cache", *action, *none]) == 2
     assert told(capsys) == ["the cache is switched off: --cache or VSZHDRV_CACHE must name its folder"]
 
 

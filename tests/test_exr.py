@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import vapoursynth as vs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -477,10 +476,15 @@ def test_import_is_light():
 
 
 def test_header_from_the_source() -> None:
-    clip = vs.core.std.BlankClip(format=vs.YUV420P8, width=40, height=24, fpsnum=30000, fpsden=1001)
-    clip = clip.std.SetFrameProps(_SARNum=16, _SARDen=11)
-    header = exr.header_of(clip, 9, compression="piz", half=False, white=100)
-    assert header == Header("piz", False, 100, 9, Fraction(30000, 1001), Fraction(16, 11))
-    plain = vs.core.std.BlankClip(format=vs.RGB24, fpsnum=0, fpsden=1)
-    header = exr.header_of(plain, 1, compression="zip", half=True, white=203)
+    chosen = Header("piz", half=False, white=100, first=7)
+    header = exr.described(chosen, 9, Fraction(30000, 1001), {"_SARNum": 16, "_SARDen": 11})
+    assert header == Header("piz", False, 100, 9, Fraction(30000, 1001), Fraction(16, 11), 7)
+    header = exr.described(Header(), 1, Fraction(0), {})
     assert (header.fps, header.sar) == (None, 1)
+
+
+@pytest.mark.parametrize(("milliseconds", "constant"), [(42, True), (41, True), (100, False), (33, False)])
+def test_an_average_rate_is_not_written(milliseconds: int, constant: bool) -> None:
+    rate = Fraction(24000, 1001)
+    header = exr.described(Header(), 1, rate, {"_DurationNum": milliseconds, "_DurationDen": 1000})
+    assert header.fps == (rate if constant else None)

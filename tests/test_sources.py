@@ -210,6 +210,26 @@ def test_a_camera_held_upright(rotation: int, turns: int) -> None:
         assert np.array_equal(turned[0], np.rot90(np.asarray(lying[0])[::-1], turns))
 
 
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_a_turned_picture_has_its_colours_in_place(rotation: int) -> None:
+    ramp = [
+        vs.core.std.BlankClip(format=vs.RGB24, width=2, height=32, length=1, color=[8 * k, 0, 0]) for k in range(32)
+    ]
+    lying = vs.core.std.StackHorizontal(ramp).resize.Bicubic(format=vs.YUV420P8, matrix_s="709", chromaloc_s="left")
+    wanted = lying.resize.Bicubic(format=vs.YUV444P8).std.SetFrameProps(Rotation=rotation)
+    turned = sources.upright(lying.std.SetFrameProps(Rotation=rotation)).resize.Bicubic(format=vs.YUV444P8)
+    with turned.get_frame(0) as ours, sources.upright(wanted).get_frame(0) as theirs:
+        for plane in range(3):
+            assert np.array_equal(ours[plane], theirs[plane])
+
+
+def test_hidden_pictures_are_not_of_the_sequence(tmp_path: Path) -> None:
+    for name in ("a1.png", "a2.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    (tmp_path / "._a1.png").write_bytes(b"not a picture")
+    assert open_clip(tmp_path)[0].num_frames == 2
+
+
 def test_no_source_filter_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vs, "core", SimpleNamespace())
     source = tmp_path / "a.mov"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,7 +100,7 @@ def test_odd_sizes_repeat_their_edge(hlg_too: bool) -> None:
 @pytest.mark.parametrize(
     ("look", "words"),
     [
-        ((100, 203), "peak must be 0 for none, or over white (203 nits) and at most 10000 nits, not 100"),
+        ((100, 203), "peak must be 0 or over white (203 nits) and at most 10000 nits, not 100"),
         ((20_000, 203), "at most 10000 nits, not 20000"),
         ((2000, 203, True), "peak must be over white (203 nits) and at most 1000 nits for HLG, not 2000"),
         ((0, 203, True), "for HLG, not 0"),
@@ -202,6 +205,19 @@ def test_durations_come_from_the_frames() -> None:
     assert (still.constant, still.unit) == (Fraction(1001, 24000), Fraction(1001, 24000))
 
 
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(25)])
+def test_times_in_whole_milliseconds_are_of_the_constant_rate(rate: Fraction) -> None:
+    starts = [Fraction(round(1000 * n / rate), 1000) for n in range(101)]
+    rounded = [after - before for before, after in pairwise(starts)]
+    timing = video.Timing.of(rounded, rate)
+    assert (timing.constant, timing.rate) == (1 / rate, rate)
+    late = [*rounded[:50], rounded[50] + Fraction(1, 100), *rounded[51:]]
+    varying = video.Timing.of(late, rate)
+    assert (varying.durations, varying.constant) == (late, None)
+    assert varying.rate == pytest.approx(rate, rel=0.01) and varying.rate.denominator <= 1001
+    assert video.Timing.of(late, Fraction(0)).durations == late
+
+
 @given(st.lists(st.fractions(Fraction(1, 1000), 2, max_denominator=90_000), min_size=1, max_size=9))
 def test_every_timestamp_is_a_whole_number_of_units(durations: list[Fraction]) -> None:
     timing = video.Timing(durations)
@@ -294,6 +310,30 @@ def test_the_target_appears_when_it_is_whole(tmp_path: Path, programs: Callable[
     assert [len(block[0xA1]) for block in blocks] == [4 + 16 * 16 * 3 // 2 * 2] * 2
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+@pytest.mark.parametrize("durations", [[24, 24, 24, 24], [20, 30, 40, 50]])
+def test_large_frames_have_the_level_of_their_rate(tmp_path: Path, durations: list[int]) -> None:
+    """Left to guess, ffmpeg tells the encoder of 1000 million frames a second."""
+    look = video.Look(1000, 203, hlg=True)
+    grey = vs.core.std.BlankClip(format=vs.RGBS, width=1280, height=720, length=4)
+    grey = grey.std.SetFrameProps(_Matrix=0, _Transfer=8, _Primaries=1)
+    content = video.Content(video.Timing([Fraction(1, each) for each in durations]), None, 1)
+    for _ in video.write(video.signal(grey, look), {}, look, content, tmp_path / "no file", tmp_path / "o.mkv"):
+        pass
+    command = ["ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", "stream=level", tmp_path / "o.mkv"]
+    assert int(subprocess.run(command, capture_output=True, check=True).stdout) <= 93  # 3.1: 720p at up to 33 a second
+
+
+def test_what_killed_encoders_left_is_removed_when_it_is_old(tmp_path: Path, programs: Callable[[str], Path]) -> None:
+    programs("data = sys.stdin.buffer.read(); open(sys.argv[-1], 'wb').write(data)")
+    old, new = (tmp_path / f".{name}{video.PART}.mkv" for name in ("old", "new"))
+    for part in (old, new):
+        part.touch()
+    os.utime(old, (0, 0))
+    assert encode(tmp_path / "o.mkv") == [1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [new.name, "o.mkv"]
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -373,7 +413,7 @@ def test_ffmpeg_is_missing_or_lacks_something(
         (["--out", "o.mkv", "--epochs", "0"], "epochs must be from 1"),
         (["--hlg"], "--hlg is for a file that plays: name it with --out"),
         (["--overwrite"], "--overwrite is for a file that plays"),
-        (["--peak", "100"], "peak must be 0 for none, or over white"),
+        (["--peak", "100"], "peak must be 0 or over white"),
     ],
 )
 def test_bad_arguments(

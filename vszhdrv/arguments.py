@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with errors in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"zhdrv: {message} (zhdrv --help lists the options)\n")
+        self.exit(2, f"zhdrv: {message} ({self.prog} --help lists the options)\n")
 
 
 def normal(word: str) -> str:
@@ -192,11 +192,15 @@ def cache_parser() -> Parser:
     )
     parser.add_argument("--cache", metavar="DIR", help="the folder, if it is not the usual one")
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|clear")
-    actions.add_parser("list", help="every network: key, size, when it was last used, settings")
-    actions.add_parser("show", help="all that is known about one network").add_argument("key", metavar="KEY")
-    actions.add_parser("clear", help="remove all networks").add_argument(
-        "--yes", action="store_true", help="without asking"
-    )
+    each = [
+        actions.add_parser("list", help="every network: key, size, when it was last used, settings"),
+        actions.add_parser("show", help="all that is known about one network"),
+        actions.add_parser("clear", help="remove all networks"),
+    ]
+    each[1].add_argument("key", metavar="KEY")
+    each[2].add_argument("--yes", action="store_true", help="without asking")
+    for action in each:  # before or after the action
+        action.add_argument("--cache", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 

@@ -120,7 +120,8 @@ def sentence(error: Exception) -> str:
 
 
 def say(text: str) -> None:
-    print(f"zhdrv: {text}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # as in a Windows program without a console
+        print(f"zhdrv: {text}", file=sys.stderr, flush=True)
 
 
 # The main job, and its parts
@@ -313,7 +314,9 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Lo
     from vszhdrv import exr, runs, video
 
     hdr = video.graded(job, look, measured=False)
-    sequence = exr.Sequence(run.frame_pattern, exr.header_of(clip, job.colour.primaries, **output))
+    with clip.get_frame(0) as frame:
+        header = exr.described(exr.Header(**output), job.colour.primaries, clip.fps, frame.props)
+    sequence = exr.Sequence(run.frame_pattern, header)
     missing = runs.missing_frames(hdr, frames, sequence)
     if len(missing) < len(frames):
         say(f"{len(frames) - len(missing)} of {len(frames)} frames are there already and stay")
@@ -324,7 +327,7 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Lo
             meters.show("expanding", len(gains), len(missing))
     if sequence.clamped or sequence.invalid:
         say(f"{sequence.clamped} values were too large for the files and {sequence.invalid} were not numbers")
-    if len(frames) == hdr.num_frames and (gains or not run.preview.exists()):
+    if len(frames) == hdr.num_frames and (len(gains) == hdr.num_frames or not run.preview.exists()):
         best = max(gains, key=gains.__getitem__, default=hdr.num_frames // 2)
         pictures = runs.compare(clip, hdr, job.colour, best)
         runs.write_preview(run.preview, *pictures)
@@ -367,7 +370,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     light = None if look.hlg else measured(job, look, signal, store.folder(arguments.cache), held)
     if light is not None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
-    content = video.Content(video.Timing(durations), light, job.colour.primaries)
+    content = video.Content(video.Timing.of(durations, Fraction(clip.fps)), light, job.colour.primaries)
     written = video.write(signal, held, look, content, arguments.input, arguments.out)
     with closing(written) as frames, Meters(say, LINE_SECONDS) as meters:
         for done in frames:
@@ -421,8 +424,11 @@ def export(arguments: argparse.Namespace) -> None:
 
     onnx.check()
     settings_of(arguments)
-    if not arguments.onnx.absolute().parent.is_dir():
-        raise ValueError(f"ONNX must name a file in a folder that exists, not {str(arguments.onnx)!r}")
+    folder = arguments.onnx.absolute().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)) or arguments.onnx.is_dir():
+        raise ValueError(f"ONNX must name a file in a folder that can be written, not {str(arguments.onnx)!r}")
+    if arguments.onnx.exists() and arguments.input.exists() and arguments.onnx.samefile(arguments.input):
+        raise ValueError(f"ONNX {arguments.onnx} is the input itself")
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)

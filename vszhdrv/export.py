@@ -57,11 +57,12 @@ def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> No
     Raises RuntimeError where packages are missing, OSError where the file can't be written.
     """
     check()
-    heard = logging.getLogger("torch.onnx")
-    level = heard.level
+    heard = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in heard]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")  # about torchvision, which nothing here needs
-        heard.setLevel(logging.ERROR)
+        for logger in heard:
+            logger.setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
                 _Graph(expander).eval(),
@@ -72,6 +73,7 @@ def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> No
                 verbose=False,
             )
         finally:
-            heard.setLevel(level)
+            for logger, level in zip(heard, levels, strict=True):
+                logger.setLevel(level)
     assert program is not None
     checkpoint.write_whole(path, program.model_proto.SerializeToString())

@@ -14,19 +14,16 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import __version__
-
-if TYPE_CHECKING:
-    import vapoursynth as vs
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 
@@ -51,6 +48,8 @@ COLOR_INTEROP_IDS: Final[dict[int, str]] = {1: "lin_rec709_scene", 9: "lin_rec20
 COMPRESSIONS: Final = ("zip", "zips", "piz", "dwaa", "dwab", "none", "htj2k32")
 HALF_MAX: Final = 65504.0  # the largest finite number of IEEE 754 binary16
 SDR_WHITE_NITS: Final = 203.0  # Report ITU-R BT.2408, HDR reference white
+
+ROUNDING: Final = Fraction(1, 1000)  # seconds: Matroska and others round the times of frames to milliseconds
 
 _PART_SUFFIX: Final = ".vszhdrv-part"
 _STALE_SECONDS: Final = 600.0  # no frame takes ten minutes to write: such a temporary's writer was killed
@@ -110,23 +109,20 @@ class Header:
             raise ValueError(f"first is {self.first}; use 0 or more")
 
 
-def header_of(
-    clip: vs.VideoNode, primaries: int, *, compression: str, half: bool, white: float, first: int = 0
-) -> Header:
-    """What the files of a clip say about it: its rate and its first frame's sample aspect ratio, and the given values.
+def described(header: Header, primaries: int, fps: Fraction, props: Mapping[str, Any]) -> Header:
+    """The header with what a clip says about itself: its primaries, its rate and its sample aspect ratio.
 
-    `primaries` by ITU-T H.273's numbers. A clip of variable rate has none to tell. Raises ValueError as `Header`.
+    primaries: by ITU-T H.273's numbers. fps: frames per second, 0 for a variable rate. props: a frame's properties; if
+    that frame lasts longer or shorter than the rate says, this is the average of a variable one, and not written.
     """
-    with clip.get_frame(0) as frame:
-        width, height = int(frame.props.get("_SARNum", 0)), int(frame.props.get("_SARDen", 0))
-    return Header(
-        compression=compression,
-        half=half,
-        white=white,
+    number, unit = int(props.get("_DurationNum", 0)), int(props.get("_DurationDen", 0))
+    constant = fps and not (number > 0 and unit > 0 and abs(Fraction(number, unit) - 1 / Fraction(fps)) > ROUNDING)
+    width, height = int(props.get("_SARNum", 0)), int(props.get("_SARDen", 0))
+    return replace(
+        header,
         primaries=primaries,
-        fps=Fraction(clip.fps) if clip.fps else None,
+        fps=Fraction(fps) if constant else None,
         sar=Fraction(width, height) if width > 0 and height > 0 else Fraction(1),
-        first=first,
     )
 
 
@@ -314,11 +310,11 @@ def _name(file: BinaryIO) -> bytes:
     return name
 
 
-def sweep(folder: Path, *, older_than: float = _STALE_SECONDS) -> int:
+def sweep(folder: Path, pattern: str = f".*{_PART_SUFFIX}", *, older_than: float = _STALE_SECONDS) -> int:
     """Remove the temporaries that killed writers left in `folder`: those untouched for `older_than` seconds, so that
     the files of other processes at work stay. Returns how many went."""
     gone = 0
-    for part in folder.glob(f".*{_PART_SUFFIX}"):
+    for part in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # finished, or swept by someone else, meanwhile
             if time.time() - part.stat().st_mtime > older_than:
                 part.unlink()

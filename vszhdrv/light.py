@@ -11,11 +11,9 @@ max_pic_average_light_level ("letterbox": the visually relevant region only).
 """
 
 import functools
+import io
 import math
-import os
-import secrets
 import shlex
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv.exr import CHROMATICITIES, SDR_WHITE_NITS, chromaticities
+from vszhdrv.zhdrv import checkpoint
 
 PQ_MAX_NITS: Final = 10_000.0  # SMPTE ST 2084
 BLACK_NITS: Final = 0.1  # BT.1886 reaches it at 8-bit code 25: above a bar's coding noise, below any picture's shadows
@@ -80,10 +79,16 @@ def luminance(planes: Sequence[NDArray[np.float32]], primaries: int) -> NDArray[
 # --- strength and peak
 
 
-def check_strength(strength: float) -> None:
-    """Raises ValueError, one sentence, for a strength that `looked` can't have."""
+def check_look(strength: float, peak: float, white: float) -> None:
+    """Raises ValueError, one sentence, for values that `looked` can't have."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be from 0 to 1, not {strength}")
+    if not 0 < white <= PQ_MAX_NITS:
+        raise ValueError(f"white must be over 0 and at most {PQ_MAX_NITS:.0f} nits, not {white:g}")
+    if peak and not white < peak <= PQ_MAX_NITS:
+        raise ValueError(
+            f"peak must be 0 or over white ({white:g} nits) and at most {PQ_MAX_NITS:.0f} nits, not {peak:g}"
+        )
 
 
 def looked(
@@ -126,14 +131,10 @@ def shoulder(linear: NDArray[np.float32], peak: float, white: float = SDR_WHITE_
     their order. An exponential because the common alternatives waste one end: tanh is flat after two stops, m / (1 +
     m) never comes near the peak.
 
-    Raises ValueError for a peak that is neither 0 nor above white.
+    Which values go together is what `check_look` says.
     """
     if peak == 0:
         return linear
-    if not white < peak <= PQ_MAX_NITS:
-        raise ValueError(
-            f"peak is {peak:g} nits; use 0 for none, or more than white ({white:g} nits) up to {PQ_MAX_NITS:g}"
-        )
     room = np.float32(peak / white - 1)
     m = np.maximum(linear.max(axis=0), 1)  # up to white y(1) / 1 = 1 exactly: not a bit changes
     return (linear * ((1 - room * np.expm1((1 - m) / room)) / m)).astype(np.float32, copy=False)
@@ -251,18 +252,11 @@ class ClipLight:
     def save(self, path: Path, key: str) -> None:
         """Write the figures so far to `path`, whole or not at all. key: whatever decides them (clip, weights, peak,
         white); `load` wants the same."""
+        content = io.BytesIO()
+        size = np.array([self.width, self.height])
+        np.savez_compressed(content, key=np.array(key), size=size, nits=self._nits, lit=self._lit)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez_compressed(
-                    file, key=np.array(key), size=np.array([self.width, self.height]), nits=self._nits, lit=self._lit
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        checkpoint.write_whole(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: Path, key: str) -> "ClipLight | None":
@@ -277,7 +271,7 @@ class ClipLight:
                 light._nits[:] = stored["nits"]
                 light._lit[:] = stored["lit"]
                 return light
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except Exception:  # a damaged byte makes zipfile, zlib, tokenize and NumPy raise what they like
             return None
 
 

@@ -38,7 +38,7 @@ class Meters:
         if kind != self._kind:
             self.close()
             self._kind, self._started = kind, time.monotonic()
-            if sys.stderr.isatty():
+            if sys.stderr is not None and sys.stderr.isatty():
                 from tqdm import tqdm
 
                 # Some terminals say that they have no columns and lines, and tqdm would believe them.

@@ -20,7 +20,6 @@ import hashlib
 import io
 import json
 import re
-import secrets
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
@@ -34,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv.exr import Sequence, is_valid
+from vszhdrv.zhdrv import checkpoint
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 LOG_COLUMNS = ("epoch", "total", "reconstruction", "temporal", "lr", "seconds")
 PREVIEW_HEIGHT = 360
 """Height of each of the preview's pictures in pixels, at most."""
+NAME_BYTES = 150
+"""So much of a clip's name is used, in UTF-8: file systems take 255 bytes, and what stands around it has its share."""
 AHEAD = 4
 """Frames asked for at a time while EXR files are written."""
 
@@ -118,6 +120,7 @@ def run_folder(runs: Path, name: str, config: Config, identity: Mapping[str, obj
     `identity` is anything JSON can hold; a digest of it ends the folder's name.
     """
     name = re.sub(r'[\0-\x1f%#<>:"/\\|?*]', "_", name)  # % and # are frame numbers; Windows refuses the rest
+    name = name.encode(errors="ignore")[:NAME_BYTES].decode(errors="ignore")
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
     settings = f"lr{config.lr:.0e}_e{config.epochs}_d{config.n_exp_down}u{config.n_exp_up}"
     return Run(runs / f"{name}_{settings}_{digest}", name)
@@ -236,21 +239,15 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, 
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())
+    _write_whole(path, text.getvalue().encode(errors="surrogateescape"))  # paths need not be text
 
 
 def write_png(path: Path, picture: Image) -> None:
     content = io.BytesIO()
     picture.save(content, "png")
-    write_whole(path, content.getbuffer())
+    _write_whole(path, content.getbuffer())
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there whole or not at all; its folders are made."""
+def _write_whole(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    checkpoint.write_whole(path, content)

@@ -7,6 +7,7 @@ they are preferred, and where each is told to keep its index files (never beside
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -34,8 +35,12 @@ def open_clip(
     """
     if not source.exists():
         raise ValueError(f"INPUT {source} does not exist")
+    if (name := os.fsencode(source)) != str(source).encode(errors="replace"):
+        raise ValueError(f"INPUT must have a path in UTF-8, which source filters want, not {name!r}")
     if source.is_dir():
-        pictures = sorted((p for p in source.iterdir() if p.suffix.lower() == ".png"), key=natural_order)
+        # macOS leaves ._NAME.png beside NAME.png on the file systems of others
+        visible = (p for p in source.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith("."))
+        pictures = sorted(visible, key=natural_order)
         if not pictures:
             raise ValueError(f"INPUT {source} is a folder without .png frames")
         return read_pictures(pictures, fps or DEFAULT_FPS, say)
@@ -109,6 +114,9 @@ def upright(clip: vs.VideoNode) -> vs.VideoNode:
     with clip.get_frame(0) as frame:
         rotation, flipped = frame.props.get("Rotation", 0), frame.props.get("FlipVertical", 0)
         width, height = frame.props.get("_SARNum", 1), frame.props.get("_SARDen", 1)
+    if (flipped or rotation) and clip.format and (clip.format.subsampling_w or clip.format.subsampling_h):
+        # chroma is sited at the left, or top left: turned, at places that have no name
+        clip = clip.resize.Bicubic(format=clip.format.replace(subsampling_w=0, subsampling_h=0).id)
     if flipped:
         clip = clip.std.FlipVertical()
     if rotation == 180:

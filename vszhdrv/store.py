@@ -142,8 +142,8 @@ class Store:
     def training(self, key: str, waiting: Callable[[], None]) -> Iterator[Slot]:
         """Hold the right to train `key`: one thread of one process at a time has it.
 
-        If somebody else has it, calls `waiting` once and waits until they are done. A waiter can be interrupted, and
-        `waiting` may raise to give up. Look at the slot's `found` first, and leave the context as soon as the network
+        If somebody else has it, waits until they are done, and calls `waiting` now and then: it may raise to give up.
+        A waiter can be interrupted, too. Look at the slot's `found` first, and leave the context as soon as the network
         is stored: whoever waits, waits for that.
 
         If the folder can't be written, warns and hands out a slot that keeps nothing.
@@ -220,7 +220,6 @@ class Store:
         from filelock import Timeout
 
         lock = _lock(networks, key)
-        waited = False
         while True:
             try:
                 networks.mkdir(parents=True, exist_ok=True)
@@ -236,9 +235,7 @@ class Store:
                     ) from error
                 self._warn(f"the folder {networks} can't be written ({error.strerror}): what is trained is not kept")
                 return None
-            if not waited:
-                waiting()
-                waited = True
+            waiting()
             time.sleep(POLL_SECONDS)
 
     def _find(self, path: Path) -> Path | None:

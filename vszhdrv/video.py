@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import __version__, light, matroska
-from vszhdrv.exr import CHROMATICITIES
+from vszhdrv.exr import CHROMATICITIES, ROUNDING, sweep
 from vszhdrv.runs import requested
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ CRF = 12.0
 lose, and a file that was learned for minutes is a master rather than a copy."""
 LAST_LINES = 3
 """So much of ffmpeg's last words enters an error."""
+PART = ".vszhdrv-part"
+"""What unfinished files have in their names, ..."""
+STALE_SECONDS = 86400.0
+"""... and how long one must have been untouched to be nobody's: slow frames keep an encoder waiting for hours."""
 UNFINISHED = ("Error writing trailer", "Error closing file")
 """ffmpeg 5.1 says one of these where the disk is full, and calls it a success."""
 
@@ -75,16 +79,14 @@ class Look:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        highest = HLG_PEAK_NITS if self.hlg else light.PQ_MAX_NITS
-        if not self.white < self.peak <= highest and (self.peak or self.hlg):
-            none = "" if self.hlg else "0 for none, or "
+        if self.hlg and not self.white < self.peak <= HLG_PEAK_NITS:
             raise ValueError(
-                f"peak must be {none}over white ({self.white:g} nits) and at most {highest:g} nits"
-                f"{' for HLG' if self.hlg else ''}, not {self.peak:g}"
+                f"peak must be over white ({self.white:g} nits) and at most {HLG_PEAK_NITS:g} nits for HLG, "
+                f"not {self.peak:g}"
             )
+        light.check_look(self.strength, self.peak, self.white)
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be from 0 to 51, not {self.crf:g}")
-        light.check_strength(self.strength)
 
 
 # The programs
@@ -122,6 +124,8 @@ def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
         raise ValueError(f"--out must end in {' or '.join(CONTAINERS)}, not {target.name!r}")
     if not target.absolute().parent.is_dir():
         raise ValueError(f"--out {target} is in a folder that does not exist")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise ValueError(f"--out {target} is in a folder that can't be written")
     if target.exists():
         if source.exists() and target.samefile(source):
             raise ValueError(f"--out {target} is the input itself")
@@ -254,6 +258,17 @@ class Timing:
 
     durations: list[Fraction]
 
+    @classmethod
+    def of(cls, durations: list[Fraction], rate: Fraction) -> Self:
+        """Durations of a clip of `rate` frames a second (0: unknown), and the rate's own where they are that, rounded.
+
+        Matroska's timestamps, and those of others, are whole milliseconds: 41 and 42 ms by turns mean 24000/1001.
+        """
+        found = cls(durations)
+        if rate and all(abs(start - n / rate) <= ROUNDING for n, start in enumerate(found.starts)):
+            return cls([1 / rate] * len(durations))
+        return found
+
     @property
     def starts(self) -> list[Fraction]:
         """When each frame is shown first; frame 0 at 0."""
@@ -263,6 +278,12 @@ class Timing:
     def constant(self) -> Fraction | None:
         """The one duration of all frames; None where they differ."""
         return self.durations[0] if len(set(self.durations)) == 1 else None
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, on average, as encoders take it."""
+        average = len(self.durations) / sum(self.durations, Fraction(0))
+        return max(average.limit_denominator(1001), Fraction(1, 1001))
 
     @property
     def unit(self) -> Fraction:
@@ -308,7 +329,8 @@ def beside(programs: Programs, source: Path) -> Beside:
     if probed.returncode:
         raise RuntimeError(f"ffprobe can't read {source}: {probed.stderr.strip()}")
     found = json.loads(probed.stdout)
-    starts = {stream["codec_type"]: stream.get("start_time") for stream in reversed(found["streams"])}
+    # streams of unknown kinds, as broadcasts have them, have no codec_type
+    starts = {stream.get("codec_type"): stream.get("start_time") for stream in reversed(found["streams"])}
     shift = float(found["format"].get("start_time") or 0) - float(starts.get("video") or 0)
     return Beside("audio" in starts, shift)
 
@@ -354,7 +376,8 @@ def write(
     Raises RuntimeError where ffmpeg is missing or fails, with its last lines. The target is there whole or not at all.
     """
     programs = find_programs()
-    part = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
+    sweep(target.parent, f".*{PART}{target.suffix}", older_than=STALE_SECONDS)
+    part = target.with_name(f".{secrets.token_hex(8)}{PART}{target.suffix}")
     mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, look.peak)
     times = content.timing
     transfer = 18 if look.hlg else 16
@@ -375,7 +398,8 @@ def write(
         yield from feed([*command, str(part.absolute())], clip, held, track, times)
         part.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what ffmpeg says of the folder says more
+            part.unlink(missing_ok=True)
 
 
 def container(target: Path) -> list[str]:
@@ -397,7 +421,9 @@ def encoder(content: Content, look: Look) -> list[str]:
         colour = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=limited:chromaloc=2"
         words = [word for tag in tags.items() for word in tag]
         options = ["-c:v", "libx265", *words, "-x265-params", f"{colour}:repeat-headers=1"]
-    return [*options[:-1], f"{options[-1]}:log-level=error"]
+    # without a rate, from which HEVC's level follows, ffmpeg takes large frames for a thousand million a second
+    rate = content.timing.rate
+    return [*options[:-1], f"{options[-1]}:fps={rate.numerator}/{rate.denominator}:log-level=error"]
 
 
 def mastering_of(levels: light.ClipLight, primaries: int, peak: float) -> matroska.Mastering:

@@ -418,6 +418,26 @@ def test_when_frame_fails_at_the_frame_in_a_sentence(own_cache: Path) -> None:
     clip.get_frame(3).close()
 
 
+def test_when_frame_ends_with_its_process_though_another_trains(script: Path, own_cache: Path) -> None:
+    """An editor that is closed does not wait for somebody else's training."""
+    trainer = Vspipe(script, "--", HANG=".safetensors")
+    trainer.wait_for("hanging")
+    leaver = (
+        CLIP
+        + """
+import threading
+heard = threading.Event()
+core.add_log_handler(lambda kind, text: heard.set() if "waiting for its network" in text else None)
+clip = core.zhdrv.Expand(clip, epochs=1, device="cpu", when="frame")
+request = clip.get_frame_async(0)
+print(heard.wait(60))
+"""
+    )
+    left = subprocess.run([sys.executable, "-c", leaver], capture_output=True, text=True, timeout=LIMIT)
+    assert (left.returncode, left.stdout) == (0, "True\n")
+    trainer.kill()
+
+
 def test_when_is_one_of_two() -> None:
     with pytest.raises(vs.Error, match="when must be call or frame, not 'never'"):
         expand(source(), when="never")

@@ -128,7 +128,7 @@ def test_each_refusal_is_a_sentence_under_vspipe_too(run: Process, home: Path) -
     lines = done.stderr.decode().strip().splitlines()
     assert done.returncode != 0
     assert lines[: len(REFUSALS)] == [f"zhdrv.Expand: {sentence}" for sentence in REFUSALS.values()]
-    said = "zhdrv.Expand: clip must have 2 frames or more, not 1: pass still=True to expand a single picture"
+    said = "zhdrv.Expand: clip must have 2 frames or more, not 1: set still (--data_type image) to expand a picture"
     assert all(line.endswith(said) for line in lines[len(REFUSALS) :] if "zhdrv.Expand: " in line)
     assert lines[-1].endswith(said)
     assert not any("functions.py" in line or "learning.py" in line for line in lines)

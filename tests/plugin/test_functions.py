@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import OpenEXR
 import pytest
 import torch
 import vapoursynth as vs
@@ -236,6 +237,35 @@ def test_frames_pass_through_writeexr_into_files(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shot.000100.exr", "shot.000102.exr"]
 
 
+def test_writeexr_describes_its_files_by_the_frames_it_gets(make_clip: MakeClip, tmp_path: Path) -> None:
+    requests: list[int] = []
+    linear = make_clip(vs.RGBS, width=33, height=47).std.SetFrameProps(_Transfer=8, _Primaries=9, _SARNum=4, _SARDen=3)
+    counted = linear.std.FrameEval(lambda n: requests.append(n) or linear)
+    written = core.zhdrv.WriteEXR(counted, filename=str(tmp_path / "shot.%d.exr"))
+    assert requests == []  # before Expand(when="frame"), a request would train
+    written.get_frame(2).close()
+    assert requests == [2]
+    with OpenEXR.File(str(tmp_path / "shot.2.exr")) as file:
+        header = dict(file.header())
+    assert header["colorInteropID"] == "lin_rec2020_scene"
+    assert header["pixelAspectRatio"] == pytest.approx(4 / 3)
+    assert header["framesPerSecond"] == make_clip().fps
+
+
+def test_writeexr_warns_once_of_what_no_file_holds(make_clip: MakeClip, tmp_path: Path) -> None:
+    linear = make_clip(vs.RGBS).std.SetFrameProps(_Transfer=8)
+    bright = linear[:2] + linear[2:].std.Expr("x 1000000 +")
+    written = core.zhdrv.WriteEXR(bright, filename=str(tmp_path / "%d.exr"))
+    said: list[str] = []
+    handle = core.add_log_handler(lambda kind, text: said.append(text) if "65504" in text else None)
+    try:
+        for n in (1, 3, 2):
+            written.get_frame(n).close()
+    finally:
+        core.remove_log_handler(handle)
+    assert said[0].startswith(f"zhdrv: {tmp_path / '3.exr'} has values over 65504") and len(said) == 1
+
+
 def test_version_tells_what_is_here() -> None:
     version = core.zhdrv.Version()
     assert version["version"] == vszhdrv.__version__
@@ -324,11 +354,11 @@ BAD_NUMBERS = [
     ("seed", -1, "seed must be from 0 to 2147483647, not -1"),
     ("strength", 1.5, "strength must be from 0 to 1, not 1.5"),
     ("strength", float("nan"), "strength must be from 0 to 1, not nan"),
-    ("white", 0.0, "white must be over 0 and at most 10000 nits, not 0.0"),
-    ("white", -203.0, "white must be over 0 and at most 10000 nits, not -203.0"),
-    ("peak", 100.0, "peak must be 0 or over white (203) and at most 10000 nits, not 100.0"),
-    ("peak", 1e9, "peak must be 0 or over white (203) and at most 10000 nits, not 1000000000.0"),
-    ("peak", float("nan"), "peak must be 0 or over white (203) and at most 10000 nits, not nan"),
+    ("white", 0.0, "white must be over 0 and at most 10000 nits, not 0"),
+    ("white", -203.0, "white must be over 0 and at most 10000 nits, not -203"),
+    ("peak", 100.0, "peak must be 0 or over white (203 nits) and at most 10000 nits, not 100"),
+    ("peak", 1e9, "peak must be 0 or over white (203 nits) and at most 10000 nits, not 1e+09"),
+    ("peak", float("nan"), "peak must be 0 or over white (203 nits) and at most 10000 nits, not nan"),
     ("tile", [64], "tile must be width and height, each a multiple of 64, not [64]"),
     ("tile", [100, 64], "tile must be width and height, each a multiple of 64, not [100, 64]"),
     ("tile", [0, 0], "tile must be width and height, each a multiple of 64, not [0, 0]"),
@@ -383,7 +413,7 @@ def variable(what: str) -> Any:
     [
         (lambda make: variable("format"), "clip must have one format throughout, and this one's varies: "),
         (lambda make: variable("size"), "clip must have one size throughout, and this one's varies: "),
-        (lambda make: make(length=1), "clip must have 2 frames or more, not 1: pass still=True"),
+        (lambda make: make(length=1), "clip must have 2 frames or more, not 1: set still (--data_type image)"),
         (lambda make: make(width=15, height=48), "clip must be 16x16 or larger, not 15x48"),
         (lambda make: make(width=48, height=2), "clip must be 16x16 or larger, not 48x2"),
         (lambda make: make(_FieldBased=2), "clip must be progressive, and its _FieldBased is 2 (top field first): "),
@@ -488,7 +518,12 @@ def test_writeexr_refuses_what_is_not_linear_light(make_clip: MakeClip, network:
     assert failure(core.zhdrv.WriteEXR, make_clip(), name) == (
         "zhdrv.WriteEXR: clip must be RGBS in linear light, not RGB24"
     )
-    assert "its transfer is 709 (1)" in failure(core.zhdrv.WriteEXR, make_clip(vs.RGBS), name)
+    varying = core.std.Splice([core.std.BlankClip(format=vs.RGBS, width=width) for width in (32, 64)], mismatch=True)
+    assert "one size throughout" in failure(core.zhdrv.WriteEXR, varying, name)
+    with pytest.raises(vs.Error) as caught:
+        core.zhdrv.WriteEXR(make_clip(vs.RGBS), name).get_frame(1)
+    said = str(caught.value).strip()
+    assert said == "zhdrv: frame 1: clip must be in linear light, and its transfer is 709 (1)"
     out = expanded(make_clip(), weights=str(network))
     assert failure(core.zhdrv.WriteEXR, out, str(tmp_path / "one.exr")).startswith("zhdrv.WriteEXR: filename ")
     assert failure(core.zhdrv.WriteEXR, out, name, compression="jpeg").startswith(

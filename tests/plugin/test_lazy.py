@@ -156,7 +156,7 @@ def test_clips_that_take_turns(threads: int) -> None:
     assert requested(*(after(source, job) for _ in range(8))) == [*range(4)] * 8
 
 
-@pytest.mark.parametrize("error", [ValueError("train is off"), OSError("train is off")])
+@pytest.mark.parametrize("error", [ValueError("train is off"), OSError("train is off"), RuntimeError("train is off")])
 def test_a_failure_is_the_frames_sentence_and_the_next_request_begins_anew(threads: int, error: Exception) -> None:
     source = numbered()
     failures = [error, error]

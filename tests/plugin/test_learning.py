@@ -247,6 +247,12 @@ def test_a_range_is_learned_from_and_all_is_expanded(make_clip: MakeClip, reads:
     assert ranged.expand().num_frames == 12
 
 
+def test_whole_numbers_and_truth_values_are_the_same_key(make_clip: MakeClip) -> None:
+    clip = make_clip(width=32, height=16)
+    assert job_of(clip, still=1, alpha=0).key == job_of(clip, still=True, alpha=0.0).key
+    assert job_of(clip, still=0, lr=1).key == job_of(clip, lr=1.0).key
+
+
 def test_a_range_is_part_of_the_key(make_clip: MakeClip) -> None:
     clip = make_clip(width=32, height=16, length=100)
     keys = [job_of(clip, train_range=given).key for given in (None, [0, 99], [0, 98], [40, 60], [40, 61])]
@@ -305,8 +311,9 @@ def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray
     assert not material(job_of(clip, preset="paper")).compressed
 
 
-def test_pictures_while_it_learns(make_clip: MakeClip) -> None:
-    job = job_of(make_clip(width=32, height=16))
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_pictures_while_it_learns(make_clip: MakeClip, preset: str) -> None:
+    job = job_of(make_clip(width=32, height=16), preset=preset, precision="fp32")
     pictures = []
     for event in job.learn():
         if event.kind == "training":
@@ -315,7 +322,7 @@ def test_pictures_while_it_learns(make_clip: MakeClip) -> None:
     assert all(picture.shape == (16, 32, 3) for picture in pictures[0].values())
     assert np.array_equal(pictures[0]["source"], pictures[-1]["source"])
     assert not np.array_equal(pictures[0]["m2"], pictures[-1]["m2"])
-    undisturbed = job_of(make_clip(width=32, height=16), cache="")
+    undisturbed = job_of(make_clip(width=32, height=16), preset=preset, precision="fp32", cache="")
     learned(undisturbed)
     assert same(weights(undisturbed), weights(job))
 

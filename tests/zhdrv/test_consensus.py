@@ -187,3 +187,14 @@ def test_deeper_frames_and_compressed_ones_are_seen_as_they_are() -> None:
     uneven = sampling.Frames(frames.pixels.clamp(max=245), frames.pairs, compressed=True)
     found = means(asked(uneven, lambda x: torch.full_like(x, STOPS)), uneven, 6)
     assert len(found) > 1000 and found.median() == pytest.approx(STOPS, abs=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(17, 301), (16, 64), (301, 17), (16, 640), (12, 300)])
+def test_low_pictures_have_flow_too(height: int, width: int) -> None:
+    """OpenCV's own crashes on some of these sizes."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width + 20), indexing="ij")
+    wall = 0.2 + 0.1 * torch.sin(x / 5) * torch.cos(y / 3)
+    wall = torch.where((x - width / 2) ** 2 + (y - height / 2) ** 2 < 9, 8.0, wall)
+    frames = held(torch.stack([wall[:, n : n + width].expand(3, -1, -1) for n in range(6)]))
+    agreed = asked(frames, saying(frames, [3, 3, 3, 3, 3, 3]))
+    assert 2 < means(agreed, frames, 2).mean() < 3.1

@@ -221,6 +221,14 @@ def test_a_frame_that_fills_the_bars_is_expanded_whole() -> None:
     assert np.array_equal(overlays.around(doubled, frame), doubled(frame))
 
 
+def test_bars_are_picture_where_they_reach_the_clip_point() -> None:
+    overlays = find(with_bars(film(), 12))
+    frame = linear(film()[3]) * np.float32(0.9)
+    kept = overlays.around(doubled, frame)
+    assert np.array_equal(kept[:, :12], frame[:, :12])
+    assert np.array_equal(overlays.around(doubled, frame, 0.9), doubled(frame))
+
+
 def test_a_logo_that_is_not_there_is_not_kept() -> None:
     overlays = find(with_logo(film()))
     frame = linear(film()[3])

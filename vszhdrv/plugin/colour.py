@@ -73,6 +73,20 @@ def check_clip(clip: Any, *, still: bool) -> None:
     Raises:
         ValueError: not a video clip, a variable or unknown format, variable size, too small, too short, or interlaced.
     """
+    _check_constant(clip)
+    if clip.format.sample_type == vs.INTEGER and clip.format.bits_per_sample > 16:
+        raise ValueError(f"clip must be 8 to 16 bit integer or 16 to 32 bit float, not {clip.format.name}")
+    if clip.width < 16 or clip.height < 16:
+        raise ValueError(f"clip must be 16x16 or larger, not {clip.width}x{clip.height}")
+    if clip.num_frames < 2 and not still:
+        raise ValueError("clip must have 2 frames or more, not 1: set still (--data_type image) to expand a picture")
+    with clip.get_frame(0) as frame:
+        field_order = int(frame.props.get("_FieldBased", 0))
+    if field_order:
+        raise ValueError(_interlaced(field_order))
+
+
+def _check_constant(clip: Any) -> None:
     if not isinstance(clip, vs.VideoNode):
         raise ValueError(f"clip must be a video clip, not {type(clip).__name__}")
     if clip.format is None or clip.format.color_family == vs.UNDEFINED:
@@ -81,16 +95,6 @@ def check_clip(clip: Any, *, still: bool) -> None:
         raise ValueError(
             "clip must have one size throughout, and this one's varies: give resize width and height first"
         )
-    if clip.format.sample_type == vs.INTEGER and clip.format.bits_per_sample > 16:
-        raise ValueError(f"clip must be 8 to 16 bit integer or 16 to 32 bit float, not {clip.format.name}")
-    if clip.width < 16 or clip.height < 16:
-        raise ValueError(f"clip must be 16x16 or larger, not {clip.width}x{clip.height}")
-    if clip.num_frames < 2 and not still:
-        raise ValueError("clip must have 2 frames or more, not 1: pass still=True to expand a single picture")
-    with clip.get_frame(0) as frame:
-        field_order = int(frame.props.get("_FieldBased", 0))
-    if field_order:
-        raise ValueError(_interlaced(field_order))
 
 
 def _interlaced(field_order: int) -> str:
@@ -181,17 +185,25 @@ def resolve_colour(
     return Colour(matrix, transfer, primaries, value_range, camera)
 
 
-def linear_primaries(clip: Any) -> int:
-    """The primaries' code of a clip that holds linear light, such as `to_linear` returns; BT.709 where it has none.
+def check_linear(clip: Any) -> None:
+    """Refuse what can't hold linear light as `to_linear` returns it. Requests no frame.
 
     Raises:
-        ValueError: it is not RGBS, or its properties say that it is not linear.
+        ValueError: not a video clip, a variable size, or another format than RGBS.
     """
-    if not isinstance(clip, vs.VideoNode) or clip.format is None or clip.format.id != vs.RGBS or not clip.width:
-        raise ValueError(f"clip must be RGBS in linear light, not {getattr(clip.format, 'name', 'of variable format')}")
-    with clip.get_frame(0) as frame:
-        transfer = int(frame.props.get("_Transfer", UNSPECIFIED))
-        primaries = int(frame.props.get("_Primaries", UNSPECIFIED))
+    _check_constant(clip)
+    if clip.format.id != vs.RGBS:
+        raise ValueError(f"clip must be RGBS in linear light, not {clip.format.name}")
+
+
+def linear_primaries(props: Mapping[str, Any]) -> int:
+    """The primaries' code of a frame of linear light, by its properties; BT.709 where these don't say.
+
+    Raises:
+        ValueError: they say that it is not linear.
+    """
+    transfer = int(props.get("_Transfer", UNSPECIFIED))
+    primaries = int(props.get("_Primaries", UNSPECIFIED))
     if transfer not in (_LINEAR, UNSPECIFIED):
         raise ValueError(f"clip must be in linear light, and its transfer is {_named(transfer, TRANSFERS)}")
     return _709 if primaries == UNSPECIFIED else primaries
@@ -298,7 +310,7 @@ def _code(argument: str, value: str | int | None, names: Mapping[str, int]) -> i
     if value is None:
         return None
     code = names.get(value.lower()) if isinstance(value, str) else value
-    if code is None and str(value).isdigit():
+    if code is None and str(value).isdecimal():
         code = int(value)
     if code not in names.values():
         accepted = _listed(names) + (f", {CAMERA}" if names is TRANSFERS else "")

@@ -14,8 +14,8 @@ from typing import Any
 
 import vapoursynth as vs
 
-# Failures that speak for themselves. Whatever else is raised is our mistake, and says so.
-EXPECTED = (ValueError, vs.Error, RuntimeError, OSError)
+from .errors import EXPECTED
+from .log import warn
 
 
 def forward(name: str) -> None:
@@ -79,8 +79,12 @@ def to_result(value: Any, return_signature: str) -> dict[str, Any]:
     """VapourSynth's result from what a function returns: a dict as it is, anything else under the one declared name."""
     if isinstance(value, dict):
         return value
-    name = return_signature.split(":")[0]
-    return {name: os.fspath(value) if isinstance(value, os.PathLike) else value}
+    if isinstance(value, os.PathLike):
+        try:
+            value = os.fspath(value).encode().decode()
+        except UnicodeEncodeError:  # a name that is not text, which the binding takes as bytes alone
+            value = os.fsencode(value)
+    return {return_signature.split(":")[0]: value}
 
 
 def sentence(error: Exception) -> str:
@@ -89,5 +93,5 @@ def sentence(error: Exception) -> str:
         text = str(error) or type(error).__name__
     else:
         text = f"internal error: {type(error).__name__}: {error}"
-        vs.core.log_message(vs.MESSAGE_TYPE_WARNING, "vszhdrv: " + "".join(traceback.format_exception(error)))
+        warn("".join(traceback.format_exception(error)))
     return text.encode("utf-8", "backslashreplace").decode()  # a file name may hold bytes that are not text

@@ -1,10 +1,15 @@
-"""How one sentence gets out of a frame callback.
+"""Which failures speak for themselves, and how their one sentence gets out of a frame callback.
 
 VapourSynth's binding turns any exception of a callback into the text of traceback.format_exc(), and that text is what
 the user of the clip reads. Raised as FrameError, an expected failure arrives as "zhdrv: SENTENCE" alone.
 """
 
 from typing import Any
+
+import vapoursynth as vs
+
+EXPECTED = (ValueError, vs.Error, RuntimeError, OSError)
+"""Failures whose text is for the user. Whatever else is raised is our mistake, and says so."""
 
 _PREFIX = "zhdrv"
 
@@ -25,5 +30,5 @@ class FrameError(Exception):
 
 
 def sentence(error: Exception) -> str:
-    """What an error of a frame request says, without what the way out of a callback has wrapped around it."""
-    return str(error).strip().removeprefix(f"{_PREFIX}: ")
+    """What an expected error says, without what the way out of a callback has wrapped around it."""
+    return str(error).strip().removeprefix(f"{_PREFIX}: ") or type(error).__name__

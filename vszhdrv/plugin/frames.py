@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import vapoursynth as vs
 
-from .colour import Colour, as_data, check_clip, linear_primaries, resolve_colour, to_encoded, to_linear
-from .errors import FrameError, sentence
+from .colour import Colour, as_data, check_clip, check_linear, linear_primaries, resolve_colour, to_encoded, to_linear
+from .errors import EXPECTED, FrameError, sentence
 
 __all__ = [
-    "Colour", "Digest", "FrameError", "Streams", "check_clip", "digest", "digest_positions", "linear_primaries",
-    "on_passing", "on_request", "planes_of", "read", "resolve_colour",
+    "Colour", "Digest", "FrameError", "Streams", "check_clip", "check_linear", "digest", "digest_positions",
+    "linear_primaries", "on_passing", "on_request", "planes_of", "read", "resolve_colour",
     "to_encoded", "to_linear",
 ]  # fmt: skip
 
@@ -135,7 +135,7 @@ def on_request(
         planes: 3 for RGBS, 1 for GRAYS that is not light (a mask), without the properties that describe light.
         streams: says how many frames are computed at the same time, and where. Asked once, at the first frame.
 
-    A ValueError or OSError of `function` is the frame's error, as one sentence; any other arrives with its traceback.
+    An expected error of `function` is the frame's error, as one sentence; any other arrives with its traceback.
     The clip's frame properties stay, but for those that `function` sets.
     """
     shape = clip if planes == 3 else clip.std.BlankClip(format=vs.GRAYS, keep=True)
@@ -148,8 +148,8 @@ def on_request(
         own = planes_of(light)
         try:
             computed = _workers.run(chosen, function, own)
-        except (ValueError, OSError) as error:
-            raise FrameError(f"frame {n}: {error}") from None
+        except EXPECTED as error:
+            raise FrameError(f"frame {n}: {sentence(error)}") from None
         pixels, props = computed if isinstance(computed, tuple) else (computed, {})
         frame = light
         if planes == 1:
@@ -178,17 +178,18 @@ def on_request(
     return computed if planes == 3 else as_data(computed)
 
 
-def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels], None]) -> vs.VideoNode:
-    """The clip itself; `function` sees the number and a copy of every frame requested, before the requester does.
+def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels, Props], None]) -> vs.VideoNode:
+    """The clip itself; `function` sees every frame requested, one at a time, before the requester does: its number, a
+    copy of its pixels, and its properties.
 
-    A ValueError or OSError of `function` is the frame's error, as one sentence.
+    An expected error of `function` is the frame's error, as one sentence.
     """
 
     def look(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         try:
-            function(n, _pixels(f))
-        except (ValueError, OSError) as error:
-            raise FrameError(f"frame {n}: {error}") from None
+            function(n, _pixels(f), f.props)
+        except EXPECTED as error:
+            raise FrameError(f"frame {n}: {sentence(error)}") from None
         return f
 
     return clip.std.ModifyFrame(clip, look)

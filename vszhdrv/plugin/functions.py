@@ -17,9 +17,9 @@ from vszhdrv import exr, light
 from vszhdrv.progress import Meters, duration
 
 from . import frames
-from .frames import Pixels
+from .frames import Pixels, Props
 from .learning import Event, Job, prepare
-from .log import log
+from .log import log, warn
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
@@ -58,7 +58,7 @@ def expand(
         ValueError: an argument or the clip can't be used; the sentence says what is accepted.
         vs.Error: the source failed.
     """
-    _check_look(strength, peak, white)
+    light.check_look(strength, peak, white)
     job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, planes: frames.Planes) -> frames.Computed:
@@ -88,7 +88,7 @@ def mask(
     Raises:
         ValueError, vs.Error: as `expand`.
     """
-    _check_look(strength, peak, white)
+    light.check_look(strength, peak, white)
     job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, planes: frames.Planes) -> Pixels:
@@ -151,12 +151,23 @@ def write_exr(
     Raises:
         ValueError: an argument or the clip's format can't be used.
     """
-    primaries = frames.linear_primaries(clip)
-    header = exr.header_of(clip, primaries, compression=compression, half=half, white=white, first=first)
+    frames.check_linear(clip)
+    header = exr.Header(compression=compression, half=half, white=white, first=first)
     sequence = exr.Sequence(filename, header, overwrite=overwrite)
+    described = False
 
-    def write(n: int, pixels: Pixels) -> None:
+    def write(n: int, pixels: Pixels, props: Props) -> None:
+        nonlocal described
+        if not described:  # by the first frame that comes: to ask for one before might train on a clip
+            sequence.header = exr.described(header, frames.linear_primaries(props), clip.fps, props)
+            described = True
+        lost = sequence.clamped + sequence.invalid
         sequence.write(n, pixels)
+        if not lost and sequence.clamped + sequence.invalid:
+            warn(
+                f"{sequence.path(n)} has values over {exr.HALF_MAX:.0f}, which are clamped, or no numbers, which are "
+                "set to 0: later frames that have some are only counted"
+            )
         if n == clip.num_frames - 1:
             log(
                 f"{sequence.path(n).parent}: {sequence.written} frames written, {sequence.skipped} were there already, "
@@ -186,16 +197,6 @@ def _prepared(clip: vs.VideoNode, when: str, learning: dict[str, Any]) -> Job:
     if when == "call":
         follow(job.learn())
     return job
-
-
-def _check_look(strength: float, peak: float, white: float) -> None:
-    light.check_strength(strength)
-    if not 0 < white <= light.PQ_MAX_NITS:
-        raise ValueError(f"white must be over 0 and at most {light.PQ_MAX_NITS:.0f} nits, not {white}")
-    if peak and not white < peak <= light.PQ_MAX_NITS:
-        raise ValueError(
-            f"peak must be 0 or over white ({white:g}) and at most {light.PQ_MAX_NITS:.0f} nits, not {peak}"
-        )
 
 
 def follow(events: Generator[Event]) -> None:

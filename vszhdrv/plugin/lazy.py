@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import vapoursynth as vs
 
-from .errors import FrameError
+from .errors import EXPECTED, FrameError, sentence
 from .frames import planes_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Reading:
 def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.VideoNode:
     """`clip`, none of whose frames is made before the job is done; the first request of any frame sets it going.
 
-    A ValueError or OSError of the job is the frame's error, as one sentence, and the next request begins it anew.
+    An expected error of the job is the frame's error, as one sentence, and the next request begins it anew.
     The job may compute for long: its last step blocks one of the core's threads.
     """
     token = vs.core.std.BlankClip(format=vs.GRAY8, width=1, height=1, length=1)  # says that something is done
@@ -59,8 +59,8 @@ def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.Video
         except StopIteration:
             done = True
             return token
-        except (ValueError, OSError) as error:
-            raise FrameError(str(error)) from None
+        except EXPECTED as error:
+            raise FrameError(sentence(error)) from None
         # VapourSynth finishes what it has begun before it makes more: few frames wait to be taken.
         taken = [
             token.std.ModifyFrame(reading.clip[position], partial(take, reading, place))
@@ -82,6 +82,11 @@ def until_exit[T](events: Generator[T]) -> Generator[T]:
     """The events, until the process wants to end: then FrameError, and their generator is closed."""
     with closing(events):
         for event in events:
-            if _ending.is_set():
-                raise FrameError("the process is ending")
+            refuse_at_exit()
             yield event
+
+
+def refuse_at_exit() -> None:
+    """Raise FrameError once the process wants to end: whoever works or waits in a frame callback must ask."""
+    if _ending.is_set():
+        raise FrameError("the process is ending")

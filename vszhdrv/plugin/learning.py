@@ -7,11 +7,12 @@ What is learned from is material.py's subject, what becomes of the network expan
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,10 +152,10 @@ def _given_weights(path: Path, config: Config) -> Trained:
         metadata = checkpoint.verify(path)
     except ValueError as error:
         raise ValueError(f"weights can't be used: {error}") from error
-    if json.loads(metadata["network"]) != architecture(config):
+    if json.loads(metadata.get("network", "null")) != architecture(config):
         raise ValueError(
             f"weights {path} hold another architecture than preset {config.preset!r} has for this frame size: they "
-            f"were trained with preset {metadata['preset']!r} and are {metadata['network']}"
+            f"were trained with preset {metadata.get('preset')!r} and are {metadata.get('network')}"
         )
     return Trained(metadata, path)
 
@@ -276,7 +277,13 @@ class Job:
 
     def _train_in_turn(self, gathered: Frames | None = None, team: Team | None = None) -> Generator[Event]:
         """Train, unless somebody else does: then wait for their network. Gathers what to learn from if it was not."""
-        with self.store.training(self.key, self._say_waiting) as slot:
+        say_waiting = cache(partial(log, "another process or filter is training on this clip; waiting for its network"))
+
+        def waiting() -> None:
+            say_waiting()
+            lazy.refuse_at_exit()
+
+        with self.store.training(self.key, waiting) as slot:
             if slot.found is not None:
                 self._take(slot.found)
                 return
@@ -286,9 +293,6 @@ class Job:
 
     def _gather(self) -> Generator[Reading, None, Frames]:
         return material.gather(self.clip, self.taught, self.colour, self.config)
-
-    def _say_waiting(self) -> None:
-        log("another process or filter is training on this clip; waiting for its network")
 
     def _train(self, gathered: Frames, slot: Slot, team: Team | None) -> Generator[Event]:
         from vszhdrv.zhdrv import training
@@ -414,8 +418,7 @@ class Job:
         assert self._training is not None
         gathered, progress = self._training
         device, precision = self.computing.hardware()
+        network = copy.deepcopy(progress.network)  # an Expander changes the layout of weights that the optimizer knows
         # no clip point: these pixels clip at 1 already
-        expander = Expander(progress.network, self.config, device, precision, compressed=gathered.compressed)
-        pictures = show(expander, sampling.most_exposed(gathered))
-        progress.network.train()
-        return pictures
+        expander = Expander(network, self.config, device, precision, compressed=gathered.compressed)
+        return show(expander, sampling.most_exposed(gathered))

@@ -1,6 +1,6 @@
 """The simulated camera: exposure shifts in the working encoding, and the rounding of an 8-bit recording.
 
-Frames are brought into one working encoding, x = linear^(1/2.2) (frames.py does that), because there "s stops brighter"
+Frames are brought into one working encoding, x = linear^(1/2.2) (colour.py does that), because there "s stops brighter"
 is exactly a product by 2^(s / 2.2). Source: Banterle et al. 2024, doi:10.1145/3648570, section 3.
 """
 

@@ -73,6 +73,9 @@ class Config:
         given = {name: value for name, value in overrides.items() if value is not None}
         for name in given.keys() - names:
             raise ValueError(f"there is no setting {name!r}; the settings are {', '.join(sorted(names))}")
+        # 1, 1.0 and True are one setting, and must be one key of the store's
+        kinds = (("still", bool), ("lr", float), ("alpha", float))
+        given |= {name: kind(given[name]) for name, kind in kinds if name in given}
         config = cls(**{"preset": preset, **PRESETS[preset], **given})
         config._validate()
         return config

@@ -35,6 +35,8 @@ MISMATCH = 0.05
 """Difference of working values, at one exposure, by which a neighbour's weight falls to 1/e."""
 SURROUNDINGS = 5
 """Side in pixels of the square over which that difference is averaged, an odd number."""
+SMALLEST_FLOW = 32
+"""Height and width from which OpenCV's optical flow works: in lower, wide pictures it reads outside of them."""
 MATCHING = 0.5
 """Mean weight of what can be compared, under which a neighbour is none: it lies in another shot, or too far away."""
 DARKEST = 1e-3
@@ -137,9 +139,11 @@ class Consensus:
 
     def _moved(self, view: _View, here: _View) -> tuple[Tensor, Tensor]:
         """A neighbour's values at the places where its pixels are here, and 1 where these lie inside of its picture."""
-        calculated = self._flow.calc(here.grey, view.grey, None)  # type: ignore[call-overload]  # None: nothing to start at
-        flow = torch.from_numpy(calculated).to(self._device)
         height, width = here.grey.shape
+        bottom, right = max(0, SMALLEST_FLOW - height), max(0, SMALLEST_FLOW - width)
+        large = [cv2.copyMakeBorder(each.grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE) for each in (here, view)]
+        calculated = self._flow.calc(*large, None)  # type: ignore[call-overload]  # None: nothing to start at
+        flow = torch.from_numpy(calculated[:height, :width]).to(self._device)
         grid = self._grid + flow * (2 / flow.new_tensor([width - 1, height - 1]))
         moved = F.grid_sample(view.values, grid.clamp(-1, 1), align_corners=True)
         return moved, (grid.abs().amax(-1)[:, None] <= 1).float()

@@ -114,7 +114,8 @@ class Expander:
         if not self.overlays:
             self._picture(planes)
             return
-        hdr = self.overlays.around(self._expanded, np.stack(planes))
+        clips = self.white * self.ramp[1] ** camera.GAMMA
+        hdr = self.overlays.around(self._expanded, np.stack(planes), clips)
         for plane, bright in zip(planes, hdr, strict=True):
             plane[:] = bright
 

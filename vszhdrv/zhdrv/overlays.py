@@ -163,10 +163,10 @@ class Overlays:
         left, top, right, bottom = self.picture
         return pixels[..., top:bottom, left:right]
 
-    def around(self, expand: Callable[[Pixels], Pixels], linear: Pixels) -> Pixels:
+    def around(self, expand: Callable[[Pixels], Pixels], linear: Pixels, clips: float = 1.0) -> Pixels:
         """`expand` of what is picture in a frame of linear light, `(3, height, width)`; the rest as it is.
 
-        Where something in a bar clips, the clip has changed its shape, and the whole frame is picture.
+        Where something in a bar reaches `clips`, the clip has changed its shape, and the whole frame is picture.
         """
         if not self:
             return expand(linear)
@@ -175,7 +175,7 @@ class Overlays:
         left, top, right, bottom = here.picture
         outside = peak.copy()
         outside[top:bottom, left:right] = 0
-        if (outside >= 1).any():
+        if (outside >= clips).any():
             left, top, right, bottom = 0, 0, linear.shape[2], linear.shape[1]
         kept = here._kept(peak, 1, GAMMA)[top:bottom, left:right]
         hdr = linear.copy()

@@ -88,7 +88,7 @@ class Team:
     ) -> None:
         """For process 0: let the others train along."""
         self._others_wait = False
-        pixels = frames.pixels
+        pixels = frames.pixels.contiguous()  # gloo reads memory as it lies: of a picture without its bars, the bars
         rest = replace(frames, pixels=torch.empty(0))
         about = rest, pixels.shape, pixels.dtype, config, device.type, precision, state
         with _unless_ended():
