@@ -48,6 +48,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import vszhdrv.zhdrv  # first: it says how torch's threads wait  # isort: skip
 import numpy as np
 import torch
 import vapoursynth as vs

@@ -250,9 +250,8 @@ def expansion(arguments: dict[str, Any], write: Path | None) -> Method:
     `write`: also write the results to `write`/SCENE/*.exr.
     """
     os.environ["VSZHDRV_CACHE"] = ""  # a network trained earlier would make the training time a lie
-    import torch  # noqa: F401  loaded here, so that the first scene's training does not pay for it
-
     import vszhdrv
+    import vszhdrv.zhdrv.training  # torch is loaded here, so that the first scene's training does not pay for it
 
     def method(scene: Scene) -> Result:
         start = perf_counter()

@@ -200,9 +200,10 @@ def test_durations_come_from_the_frames() -> None:
     assert found == [*wanted, wanted[-1]]
     timing = video.Timing(found)
     assert timing.starts == [0, Fraction(1, 25), Fraction(1, 10), Fraction(2, 15)]
-    assert (timing.constant, timing.unit) == (None, Fraction(1, 150))
+    assert (timing.constant, timing.unit(Fraction(0))) == (None, Fraction(1, 150))
     still = video.Timing([Fraction(1001, 24000)] * 3)
-    assert (still.constant, still.unit) == (Fraction(1001, 24000), Fraction(1001, 24000))
+    assert (still.constant, still.unit(Fraction(0))) == (Fraction(1001, 24000), Fraction(1001, 24000))
+    assert still.unit(Fraction(421, 1000)) == Fraction(1, 24000)
 
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(25)])
@@ -218,12 +219,16 @@ def test_times_in_whole_milliseconds_are_of_the_constant_rate(rate: Fraction) ->
     assert video.Timing.of(late, Fraction(0)).durations == late
 
 
-@given(st.lists(st.fractions(Fraction(1, 1000), 2, max_denominator=90_000), min_size=1, max_size=9))
-def test_every_timestamp_is_a_whole_number_of_units(durations: list[Fraction]) -> None:
+@given(
+    st.lists(st.fractions(Fraction(1, 1000), 2, max_denominator=90_000), min_size=1, max_size=9),
+    st.fractions(0, 9, max_denominator=90_000),
+)
+def test_every_timestamp_is_a_whole_number_of_units(durations: list[Fraction], delay: Fraction) -> None:
     timing = video.Timing(durations)
-    if timing.unit != Fraction(1, 1_000_000):
-        assert all((start / timing.unit).denominator == 1 for start in timing.starts)
-    assert timing.unit.denominator < 2**31 and timing.unit.numerator < 2**31
+    unit = timing.unit(delay)
+    if unit != Fraction(1, 1_000_000):
+        assert all(((delay + start) / unit).denominator == 1 for start in timing.starts)
+    assert unit.denominator < 2**31 and unit.numerator < 2**31
 
 
 # The stream
@@ -405,7 +410,7 @@ def test_ffmpeg_is_missing_or_lacks_something(
         (["--out", "o.avi"], "--out must end in .mkv or .mp4, not 'o.avi'"),
         (["--out", "nowhere/o.mkv"], "is in a folder that does not exist"),
         (["--out", "there.mkv"], "there.mkv exists already: --overwrite replaces it"),
-        (["--out", "folder.mkv", "--overwrite"], "folder.mkv exists already"),
+        (["--out", "folder.mkv", "--overwrite"], "folder.mkv is a folder"),
         (["--out", "in.mkv", "--overwrite"], "is the input itself"),
         (["--out", "o.mkv", "--train_only"], "leave one of them out"),
         (["--out", "o.mkv", "--peak", "150"], "over white (203 nits)"),

@@ -60,7 +60,10 @@ def nits(text: str) -> float:
 
 
 def nits_or_none(text: str) -> float:
-    return 0.0 if number(float)(text) == 0 else nits(text)
+    value = number(float)(text)
+    if not 0 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"must be 0, or over white and at most 10000 cd/m2, not {text}")
+    return value
 
 
 def first_and_last(text: str) -> list[int]:
@@ -93,6 +96,7 @@ def main_parser() -> Parser:
         "EXR frames, or with --out one file that plays.",
         epilog="zhdrv train INPUT only learns, zhdrv expand INPUT --frames A-B writes a part of the frames. "
         "zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
+        "zhdrv export INPUT ONNX writes the expansion for vs-mlrt. "
         "zhdrv cache list|show KEY|clear shows and clears the trained networks that are kept. "
         "Options may be typed with - or _.",
         allow_abbrev=False,
@@ -215,7 +219,7 @@ def _learning(parser: Parser) -> None:
     )
     add("--preset", help="fast (default) or paper")
     add("--n_exp_down", type=number(int), metavar="N", help="steps of two stops below the source (2)")
-    add("--n_exp_up", type=number(int), metavar="N", help="steps of two stops above the source (2)")
+    add("--n_exp_up", type=number(int), metavar="N", help="steps of two stops above the source (2; paper only)")
     add("--epochs", type=number(int), metavar="N", help="passes of training (the preset's)")
     add("--lr", type=number(float), metavar="RATE", help="learning rate (the preset's)")
     add("--alpha", type=number(float), metavar="A", help="weight of the temporal loss, 0 to 1 (the preset's)")
@@ -230,7 +234,7 @@ def _learning(parser: Parser) -> None:
     add("--precision", metavar="NAME", default="auto", help="auto (default), bf16 or fp32")
     add("--num_streams", type=number(int), metavar="N", help="frames computed at the same time (chosen by the device)")
     add("--tile", type=width_and_height, metavar="WxH", help="compute large frames in tiles, of multiples of 64 pixels")
-    add("--tile_pad", type=number(int), metavar="N", help="pixels that tiles see around themselves (all that matter)")
+    add("--tile_pad", type=number(int), metavar="N", help="overlap of tiles in pixels (the receptive field)")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
     add(
@@ -251,14 +255,14 @@ def _look(parser: Parser, peak: str) -> None:
         type=number(float),
         metavar="S",
         default=1.0,
-        help="0 to 1, in stops, between the source and the full expansion (1)",
+        help="how much of the expansion, 0 to 1, interpolated in stops (1)",
     )
     add("--white", type=nits, metavar="NITS", default=203.0, help="luminance of SDR white in cd/m2 (203)")
     add(
         "--peak",
         type=nits_or_none,
         metavar="NITS",
-        help=f"roll highlights off so that nothing is brighter, 0: nothing is done ({peak})",
+        help=f"roll highlights off so that nothing is brighter, 0: no limit ({peak})",
     )
 
 
@@ -272,6 +276,6 @@ def _exr(parser: Parser) -> argparse._ArgumentGroup:
     depth.add_argument("--half", action="store_true", help="16-bit float (default)")
     depth.add_argument("--float", action="store_true", help="32-bit float")
     frames.add_argument(
-        "--compression", metavar="NAME", default="zip", help="none, zip (default), zips, piz, dwaa, dwab"
+        "--compression", metavar="NAME", default="zip", help="none, zip (default), zips, piz, dwaa, dwab, htj2k32"
     )
     return frames

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -30,9 +32,11 @@ def open_clip(
     source filter's index files, None for no index. `say` gets a sentence for what a person should know, such as a
     dropped alpha channel.
 
-    Raises ValueError when `source` is not there or of the wrong kind, and vapoursynth.Error, in the source filter's own
-    words, when it can't be decoded.
+    Raises ValueError when `source` is not there or of the wrong kind, and RuntimeError, with the source filter's own
+    words, when it can't be opened.
     """
+    from vapoursynth import Error
+
     if not source.exists():
         raise ValueError(f"INPUT {source} does not exist")
     if (name := os.fsencode(source)) != str(source).encode(errors="replace"):
@@ -50,7 +54,11 @@ def open_clip(
         return read_pictures([source], fps or DEFAULT_FPS, say)
     if fps is not None:
         raise ValueError(f"--fps {fps} is for picture sequences, and INPUT {source} is a file with a rate of its own")
-    return upright(read_video(source, index, say))
+    try:
+        clip = read_video(source, index, say)
+    except Error as error:
+        raise RuntimeError(f"INPUT {source} has no video that can be opened: {error}") from None
+    return upright(shaped_by_container(clip, source))
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
@@ -103,6 +111,19 @@ def first_track(source: Path, index: Path | None) -> vs.VideoNode:
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
+
+
+def shaped_by_container(clip: vs.VideoNode, source: Path) -> vs.VideoNode:
+    """The clip with the sample aspect ratio that its file says, where ffprobe is installed to read it.
+
+    It wins over the video stream's own, which is all that BestSource tells.
+    """
+    if (ffprobe := shutil.which("ffprobe")) is None:
+        return clip
+    command = [ffprobe, "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=sample_aspect_ratio"]
+    probed = subprocess.run([*command, "-of", "csv=p=0", source.resolve()], capture_output=True, text=True)
+    ratio = re.match(r"([1-9]\d*):([1-9]\d*)", probed.stdout)
+    return clip.std.SetFrameProps(_SARNum=int(ratio[1]), _SARDen=int(ratio[2])) if ratio else clip
 
 
 def upright(clip: vs.VideoNode) -> vs.VideoNode:

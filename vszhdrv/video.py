@@ -130,7 +130,8 @@ def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
         if source.exists() and target.samefile(source):
             raise ValueError(f"--out {target} is the input itself")
         if not (overwrite and target.is_file()):
-            raise ValueError(f"--out {target} exists already{': --overwrite replaces it' if target.is_file() else ''}")
+            why = "exists already: --overwrite replaces it" if target.is_file() else "is a folder"
+            raise ValueError(f"--out {target} {why}")
 
 
 # Linear light to signal
@@ -285,10 +286,9 @@ class Timing:
         average = len(self.durations) / sum(self.durations, Fraction(0))
         return max(average.limit_denominator(1001), Fraction(1, 1001))
 
-    @property
-    def unit(self) -> Fraction:
-        """The longest time of which every duration is a multiple: in it all timestamps are whole numbers."""
-        different = set(self.durations)
+    def unit(self, delay: Fraction) -> Fraction:
+        """The longest time that divides `delay` and every duration: in it all timestamps are whole numbers."""
+        different = {delay, *self.durations}
         unit = Fraction(math.gcd(*(d.numerator for d in different)), math.lcm(*(d.denominator for d in different)))
         return unit if unit.denominator < 2**31 else Fraction(1, 1_000_000)  # ffmpeg's fractions are of 32 bits
 
@@ -312,12 +312,12 @@ def durations(source: vs.VideoNode) -> Generator[Fraction]:
 class Beside:
     """What a source file has beside its pictures.
 
-    audio: whether there is any. shift: the seconds by which ffmpeg must shift the file so that its first picture is at
-    0. ffmpeg itself shifts a file so that its first stream begins at 0, which need not be the pictures'.
+    audio: whether there is any. delay: the seconds by which its first picture is later than its first stream begins,
+    which is where ffmpeg counts from.
     """
 
     audio: bool
-    shift: float
+    delay: Fraction
 
 
 def beside(programs: Programs, source: Path) -> Beside:
@@ -331,8 +331,8 @@ def beside(programs: Programs, source: Path) -> Beside:
     found = json.loads(probed.stdout)
     # streams of unknown kinds, as broadcasts have them, have no codec_type
     starts = {stream.get("codec_type"): stream.get("start_time") for stream in reversed(found["streams"])}
-    shift = float(found["format"].get("start_time") or 0) - float(starts.get("video") or 0)
-    return Beside("audio" in starts, shift)
+    begin = Fraction(found["format"].get("start_time") or 0)
+    return Beside("audio" in starts, max(Fraction(starts.get("video") or begin) - begin, Fraction(0)))
 
 
 def check_audio(programs: Programs, source: Path, target: Path) -> None:
@@ -385,15 +385,19 @@ def write(
     # from frames of 16683333 ns alone, ffmpeg takes 60000/1001 frames a second for 19001/317
     constant = [] if times.constant is None else ["-r", str(1 / times.constant)]
     command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y"]
+    delay = Fraction(0)
     if source.is_file():  # first, because title and chapters are taken from the first input
-        shift = beside(programs, source).shift
-        command += ["-itsoffset", f"{shift:.6f}", "-i", str(source.resolve()), *constant, *PIPE]
+        delay = beside(programs, source).delay
+        command += ["-i", str(source.resolve()), *constant, *PIPE]
         command += ["-map", "1:v", "-map", "0:a?"]
     else:
         command += [*constant, *PIPE, "-map", "0:v"]
-    unit = f"{times.unit.numerator}:{times.unit.denominator}"
-    command += ["-fps_mode", "passthrough", *encoder(content, look)]
-    command += ["-preset", "medium", "-crf", f"{look.crf:g}", "-enc_time_base", unit, *container(target)]
+    unit = times.unit(delay)
+    if delay:  # by a filter: -itsoffset does nothing beside -r
+        later = delay // unit
+        command += ["-vf", f"settb={unit.numerator}/{unit.denominator},setpts=PTS+{later}"]
+    command += ["-fps_mode", "passthrough", *encoder(content, look), "-preset", "medium", "-crf", f"{look.crf:g}"]
+    command += ["-enc_time_base", f"{unit.numerator}:{unit.denominator}", *container(target)]
     try:
         yield from feed([*command, str(part.absolute())], clip, held, track, times)
         part.replace(target)

@@ -120,7 +120,7 @@ def sound(path: Path) -> bytes:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if ".part" in path.name]
+    return [path for path in folder.iterdir() if video.PART in path.name]
 
 
 def test_hdr10_file(source: Path, hdr10: Path, media: Path, zhdrv: Callable[..., int]) -> None:
@@ -203,15 +203,32 @@ def test_variable_frame_rate_stays_in_step(source: Path, media: Path, zhdrv: Cal
     assert sound(out) == sound(uneven)
 
 
-def test_sound_that_begins_before_the_pictures(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
-    late = media / "late.mkv"
-    ffmpeg("-itsoffset", "0.2", "-i", source, "-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy", late)
-    out = media / "in_step.mkv"
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_that_begins_before_the_pictures(
+    source: Path, media: Path, zhdrv: Callable[..., int], suffix: str
+) -> None:
+    late, chapters = media / "late.mkv", media / "chapters.txt"
+    marks = [f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\n" for start, end in ((0, 250), (250, 400))]
+    chapters.write_text(";FFMETADATA1\n" + "".join(marks))
+    ffmpeg("-itsoffset", "0.2", "-i", source, "-i", source, "-i", chapters, "-map", "0:v", "-map", "1:a",
+           "-map_chapters", 2, "-c", "copy", late)  # fmt: skip
+    out = media / f"in_step{suffix}"
     assert zhdrv(late, "--out", out) == 0
     lead = times(late)[0] - times(late, "a")[0]
     assert lead > 0.15
     assert times(out)[0] - times(out, "a")[0] == pytest.approx(lead, abs=2e-3)
     assert sound(out) == sound(late)
+    second = float(probe(out, "-show_chapters")["chapters"][1]["start_time"])
+    assert second - times(out, "a")[0] == pytest.approx(0.25 - times(late, "a")[0], abs=2e-3)
+
+
+def test_the_file_says_the_shape_of_its_pixels(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
+    """Not the stream in it."""
+    shaped, out = media / "shaped.mkv", media / "shaped_hdr.mkv"
+    ffmpeg("-i", source, "-aspect", "2:1", "-c", "copy", shaped)
+    assert zhdrv(shaped, "--out", out) == 0
+    ratios = [streams(path)["video"]["sample_aspect_ratio"] for path in (shaped, out)]
+    assert ratios[0] == ratios[1] != "1:1"
 
 
 def test_anamorphic_and_rotated(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:

@@ -1,5 +1,8 @@
 """Which device and precision are chosen, on machines that these tests need not have."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -80,6 +83,15 @@ def test_a_cards_streams_fit_what_is_free(monkeypatch: pytest.MonkeyPatch) -> No
     card = torch.device("cuda:1")
     assert [hardware.default_streams(card, each) for each in (10, 2_000, 4_000, 90_000)] == [4, 2, 1, 1]
     assert hardware.default_streams(torch.device("mps"), 10) == 1
+
+
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_wait_in_busy_loops_unless_told_to(given: str | None, policy: str) -> None:
+    code = "import os, vszhdrv.zhdrv.training; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == f"{policy}\n"
 
 
 def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone() -> None:

@@ -212,10 +212,10 @@ def linear_primaries(props: Mapping[str, Any]) -> int:
 def to_linear(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
     """The clip in linear light: RGBS, 1.0 = SDR white, the clip's own primaries, same length and size.
 
-    Superwhite stays above 1. Values below black are zimg's: 0, but for a linear or xvYCC source, which keeps them.
-    A display's curve is zimg's (BT.709, 601, 2020: BT.1886 of a perfect black, which is gamma 2.4). Every frame is
-    checked against `colour` and carries _Matrix 0, _Transfer 8, _Primaries, _Range 1 and no _ChromaLocation; its other
-    properties are untouched.
+    Superwhite stays above 1. What is no number (NaN) becomes 0. Values below black are zimg's: 0, but for a linear or
+    xvYCC source, which keeps them. A display's curve is zimg's (BT.709, 601, 2020: BT.1886 of a perfect black, which is
+    gamma 2.4). Every frame is checked against `colour` and carries _Matrix 0, _Transfer 8, _Primaries, _Range 1 and no
+    _ChromaLocation; its other properties are untouched.
 
     Chroma is resampled by resize.Bicubic at its defaults: what the same script without us would do, so the way back
     through resize.Bicubic compares like with like.
@@ -227,6 +227,8 @@ def to_linear(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
         # zimg's tables are eight times as fast as its exact curves, and wrong by up to 1.2 of 65536 codes of gamma 2.2
         tables = clip.format.bits_per_sample <= 12
         rgb = rgb.resize.Bicubic(format=vs.RGBS, transfer=_LINEAR, approximate_gamma=tables)
+    if clip.format.sample_type == vs.FLOAT:
+        rgb = rgb.std.Expr("x x = x 0 ?")  # what is no number would spread as far as the network reaches
     rgb = rgb.std.SetFrameProps(_Matrix=_RGB, _Transfer=_LINEAR, _Primaries=colour.primaries, _Range=1)
     return rgb.std.RemoveFrameProps("_ChromaLocation")
 

@@ -116,15 +116,16 @@ def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
         ValueError: as `expand`; or neither `path` nor a cache is there to keep the weights.
         OSError: the weights can't be written.
     """
-    if path and (not Path(path).absolute().parent.is_dir() or Path(path).is_dir()):
+    target = Path(path).expanduser()
+    if path and (not target.absolute().parent.is_dir() or target.is_dir()):
         raise ValueError(f"path must name a file in a folder that exists, not {path!r}")
-    if path and not os.access(Path(path).absolute().parent, os.W_OK):
+    if path and not os.access(target.absolute().parent, os.W_OK):
         raise ValueError(f"path must name a file in a folder that can be written, not {path!r}")
     job = prepare(clip, **learning)
     if not path and job.store.networks is None:
         raise ValueError("path must name a file to write the weights to where the cache is off, not be empty")
     follow(job.learn())
-    return job.write_weights(Path(path) if path else None)
+    return job.write_weights(target if path else None)
 
 
 def write_exr(
@@ -153,7 +154,7 @@ def write_exr(
     """
     frames.check_linear(clip)
     header = exr.Header(compression=compression, half=half, white=white, first=first)
-    sequence = exr.Sequence(filename, header, overwrite=overwrite)
+    sequence = exr.Sequence(Path(filename).expanduser(), header, overwrite=overwrite)
     described = False
 
     def write(n: int, pixels: Pixels, props: Props) -> None:
@@ -165,13 +166,13 @@ def write_exr(
         sequence.write(n, pixels)
         if not lost and sequence.clamped + sequence.invalid:
             warn(
-                f"{sequence.path(n)} has values over {exr.HALF_MAX:.0f}, which are clamped, or no numbers, which are "
-                "set to 0: later frames that have some are only counted"
+                f"{sequence.path(n)} has values too large for the file, which are clamped, or no numbers, which are "
+                "set to 0: of later frames they are only counted"
             )
-        if n == clip.num_frames - 1:
+        if sequence.written + sequence.skipped == clip.num_frames:
             log(
                 f"{sequence.path(n).parent}: {sequence.written} frames written, {sequence.skipped} were there already, "
-                f"{sequence.clamped} values over {exr.HALF_MAX:.0f} clamped, {sequence.invalid} no numbers set to 0"
+                f"{sequence.clamped} values too large clamped, {sequence.invalid} no numbers set to 0"
             )
 
     return frames.on_passing(clip, write)

@@ -123,7 +123,7 @@ def prepare(
     ).for_size(clip.width, clip.height)
     computing = Computing(device, precision, tile, tile_pad, num_streams)
     taught = _taught(train_range, clip.num_frames, still=still)
-    given = _given_weights(Path(weights), config) if weights else None
+    given = _given_weights(Path(weights).expanduser(), config) if weights else None
     colour = frames.resolve_colour(
         clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn
     )

@@ -82,7 +82,7 @@ class Config:
 
     def _validate(self) -> None:
         for name, low, high in (
-            ("n_exp_down", 0, 6),
+            ("n_exp_down", 1 if self.preset == "fast" else 0, 6),
             ("n_exp_up", 0, 6),
             ("epochs", 1, 100_000),
             ("seed", 0, 2**31 - 1),
@@ -93,8 +93,6 @@ class Config:
                 raise ValueError(f"{name} must be from {low} to {high}, not {value}")
         if not (math.isfinite(self.lr) and 0 < self.lr <= 1):
             raise ValueError(f"lr must be over 0 and at most 1, not {self.lr}")
-        if self.preset == "fast" and self.n_exp_down == 0:
-            raise ValueError("n_exp_down must be from 1 to 6 with preset fast, not 0")
 
     @property
     def first_epochs(self) -> int:
