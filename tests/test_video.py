@@ -418,6 +418,7 @@ def test_ffmpeg_is_missing_or_lacks_something(
         (["--out", "o.mkv", "--epochs", "0"], "epochs must be from 1"),
         (["--hlg"], "--hlg is for a file that plays: name it with --out"),
         (["--overwrite"], "--overwrite is for a file that plays"),
+        (["--crf", "0"], "--crf is for a file that plays"),
         (["--peak", "100"], "peak must be 0 or over white"),
     ],
 )

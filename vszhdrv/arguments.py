@@ -118,7 +118,7 @@ def main_parser() -> Parser:
     )
     file.add_argument("--out", type=Path, metavar="FILE", help=".mkv or .mp4 to write")
     file.add_argument("--hlg", action="store_true", help="HLG instead of HDR10")
-    file.add_argument("--crf", type=number(float), metavar="Q", default=12.0, help="libx265's quality, 0 to 51 (12)")
+    file.add_argument("--crf", type=number(float), metavar="Q", help="libx265's quality, 0 to 51 (12)")
     file.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     return parser
 

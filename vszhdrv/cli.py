@@ -131,8 +131,8 @@ def learn_and_expand(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
     if arguments.out is not None:
         write_file(arguments)
-    elif arguments.hlg or arguments.overwrite:
-        raise ValueError(f"--{'hlg' if arguments.hlg else 'overwrite'} is for a file that plays: name it with --out")
+    elif meant := [name for name in ("hlg", "crf", "overwrite") if getattr(arguments, name) not in (None, False)]:
+        raise ValueError(f"--{meant[0]} is for a file that plays: name it with --out")
     else:
         write_folder(arguments)
 
@@ -347,7 +347,8 @@ def write_file(arguments: argparse.Namespace) -> None:
         raise ValueError("--out writes what --train_only does not make: leave one of them out")
     settings_of(arguments)
     peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
-    look = video.Look(peak, arguments.white, arguments.hlg, arguments.crf, arguments.strength)
+    crf = video.CRF if arguments.crf is None else arguments.crf
+    look = video.Look(peak, arguments.white, arguments.hlg, crf, arguments.strength)
     video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
     programs = video.find_programs()
     if arguments.input.is_file():

@@ -218,6 +218,21 @@ def test_superwhite_stays_above_white_and_is_clipped_for_the_network() -> None:
     assert (planes(to_encoded(clip, colour)) == 255).all()
 
 
+def test_what_is_no_number_becomes_black() -> None:
+    def spoil(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        f = f.copy()
+        np.asarray(f[1])[3, 4] = np.nan
+        return f
+
+    grey = vs.core.std.BlankClip(format=vs.RGBS, width=16, height=16, length=1, color=[0.5] * 3)
+    spoiled = grey.std.ModifyFrame(grey, spoil)
+    with to_linear(spoiled, Colour(0, 8, 1, 1, False)).get_frame(0) as frame:
+        planes = np.stack([np.asarray(frame[plane]) for plane in range(3)])
+    expected = np.full((3, 16, 16), 0.5, np.float32)
+    expected[1, 3, 4] = 0
+    assert np.array_equal(planes, expected)
+
+
 @pytest.mark.parametrize("tag", [1, 6, 14, 2, None])
 def test_camera_undoes_the_cameras_curve(tag: int | None) -> None:
     clip, codes = ramp(16)

@@ -36,8 +36,6 @@ def test_what_is_given_holds_and_none_leaves_it_to_the_preset(preset: str) -> No
 @pytest.mark.parametrize(
     ("argument", "value", "accepted"),
     [
-        ("n_exp_down", -1, "from 0 to 6"),
-        ("n_exp_down", 7, "from 0 to 6"),
         ("n_exp_up", -1, "from 0 to 6"),
         ("n_exp_up", 10**9, "from 0 to 6"),
         ("epochs", 0, "from 1 to 100000"),
@@ -60,6 +58,13 @@ def test_each_number_out_of_range_is_named(preset: str, argument: str, value: fl
     with pytest.raises(ValueError) as raised:
         Config.from_preset(preset, **{argument: value})
     assert str(raised.value) == f"{argument} must be {accepted}, not {value}"
+
+
+@pytest.mark.parametrize(("preset", "lowest"), [("fast", 1), ("paper", 0)])
+@pytest.mark.parametrize("value", [-1, 7])
+def test_fast_looks_one_step_down_at_least(preset: str, lowest: int, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^n_exp_down must be from {lowest} to 6, not {value}$"):
+        Config.from_preset(preset, n_exp_down=value)
 
 
 @pytest.mark.parametrize("preset", ["", "slow", "Fast"])

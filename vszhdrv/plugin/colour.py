@@ -228,7 +228,7 @@ def to_linear(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
         tables = clip.format.bits_per_sample <= 12
         rgb = rgb.resize.Bicubic(format=vs.RGBS, transfer=_LINEAR, approximate_gamma=tables)
     if clip.format.sample_type == vs.FLOAT:
-        rgb = rgb.std.Expr("x x = x 0 ?")  # what is no number would spread as far as the network reaches
+        rgb = rgb.std.Expr("x 0 max x 0 min +")  # what is no number would spread as far as the network reaches
     rgb = rgb.std.SetFrameProps(_Matrix=_RGB, _Transfer=_LINEAR, _Primaries=colour.primaries, _Range=1)
     return rgb.std.RemoveFrameProps("_ChromaLocation")
 
