@@ -62,21 +62,6 @@ def test_tables(tmp_path: Path) -> None:
     assert sorted(p.name for p in run.folder.iterdir()) == ["logs.csv", "params.csv"]
 
 
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.csv"
-    runs.write_whole(path, b"old")
-
-    def full(self: Path, content: bytes) -> None:
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        runs.write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_trained_only_with_the_best_weights(tmp_path: Path) -> None:
     run = Run(tmp_path, "clip")
     assert run.trained is None

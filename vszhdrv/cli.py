@@ -131,10 +131,11 @@ def learn_and_expand(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
     if arguments.out is not None:
         write_file(arguments)
-    elif meant := [name for name in ("hlg", "crf", "overwrite") if getattr(arguments, name) not in (None, False)]:
-        raise ValueError(f"--{meant[0]} is for a file that plays: name it with --out")
-    else:
-        write_folder(arguments)
+        return
+    options = (("hlg", arguments.hlg), ("crf", arguments.crf is not None), ("overwrite", arguments.overwrite))
+    for name in (name for name, typed in options if typed):
+        raise ValueError(f"--{name} is for a file that plays: name it with --out")
+    write_folder(arguments)
 
 
 def processes() -> int:
