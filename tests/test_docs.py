@@ -77,9 +77,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
 
 
+def commands(page: Path) -> list[str]:
+    """What a page has people type after `zhdrv`."""
+    return re.findall(r"^    (?:zhdrv|torchrun \S+ -m vszhdrv) (.+?)(?:  .*)?$", page.read_text(), re.MULTILINE)
+
+
+def test_the_farms_page_has_commands() -> None:
+    assert len(commands(ROOT / "docs" / "farms.md")) > 5
+
+
 @PAGES
 def test_commands_are_accepted(page: Path) -> None:
-    commands = re.findall(r"^    (?:zhdrv|torchrun \S+ -m vszhdrv) (.+?)(?:  .*)?$", page.read_text(), re.MULTILINE)
     parsers = {
         "train": arguments.train_parser,
         "expand": arguments.expand_parser,
@@ -87,9 +95,8 @@ def test_commands_are_accepted(page: Path) -> None:
         "export": arguments.export_parser,
         "cache": arguments.cache_parser,
     }
-    for command in commands:
+    for command in commands(page):
         words = shlex.split(command.replace(" [options]", "").replace(" KEY", " 0123"))
-        if words[0] in parsers:
-            parsers[words.pop(0)]().parse_args(words)
-        else:
-            arguments.main_parser().parse_args(words)
+        parser = parsers[words.pop(0)]() if words[0] in parsers else arguments.main_parser()
+        parsed = parser.parse_args(words)  # exits where it refuses
+        assert (parsed.action if "action" in parsed else str(parsed.input)) == words[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,6 +61,20 @@ def test_tables(tmp_path: Path) -> None:
     with (run.folder / "params.csv").open() as file:
         assert {row["name"]: row["value"] for row in csv.DictReader(file)} == {"input": "a, b.mp4", "epochs": "2"}
     assert sorted(p.name for p in run.folder.iterdir()) == ["logs.csv", "params.csv"]
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    runs.write_csv(path, ("a",), [{"a": "old"}])
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.write_csv(path, ("a",), [{"a": "new"}])
+    assert path.read_bytes() == b"a\nold\n"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_trained_only_with_the_best_weights(tmp_path: Path) -> None:

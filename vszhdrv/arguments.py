@@ -195,16 +195,14 @@ def cache_parser() -> Parser:
         prog="zhdrv cache", description="Show and clear the trained networks that are kept.", allow_abbrev=False
     )
     parser.add_argument("--cache", metavar="DIR", help="the folder, if it is not the usual one")
+    after = Parser(add_help=False)  # --cache may come after the action, too
+    after.add_argument("--cache", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|clear")
-    each = [
-        actions.add_parser("list", help="every network: key, size, when it was last used, settings"),
-        actions.add_parser("show", help="all that is known about one network"),
-        actions.add_parser("clear", help="remove all networks"),
-    ]
-    each[1].add_argument("key", metavar="KEY")
-    each[2].add_argument("--yes", action="store_true", help="without asking")
-    for action in each:  # before or after the action
-        action.add_argument("--cache", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    actions.add_parser("list", parents=[after], help="every network: key, size, when it was last used, settings")
+    show = actions.add_parser("show", parents=[after], help="all that is known about one network")
+    show.add_argument("key", metavar="KEY")
+    clear = actions.add_parser("clear", parents=[after], help="remove all networks")
+    clear.add_argument("--yes", action="store_true", help="without asking")
     return parser
 
 

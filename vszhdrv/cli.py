@@ -133,8 +133,8 @@ def learn_and_expand(arguments: argparse.Namespace) -> None:
         write_file(arguments)
         return
     options = (("hlg", arguments.hlg), ("crf", arguments.crf is not None), ("overwrite", arguments.overwrite))
-    for name in (name for name, typed in options if typed):
-        raise ValueError(f"--{name} is for a file that plays: name it with --out")
+    if typed := [name for name, given in options if given]:
+        raise ValueError(f"--{typed[0]} is for a file that plays: name it with --out")
     write_folder(arguments)
 
 

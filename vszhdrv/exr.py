@@ -109,21 +109,22 @@ class Header:
             raise ValueError(f"first is {self.first}; use 0 or more")
 
 
+def fraction(props: Mapping[str, Any], name: str) -> Fraction | None:
+    """What a frame's properties NAMENum and NAMEDen say, such as _SAR and _Duration (seconds); None: nothing usable."""
+    above, below = (int(props.get(f"{name}{part}", 0)) for part in ("Num", "Den"))
+    return Fraction(above, below) if above > 0 and below > 0 else None
+
+
 def described(header: Header, primaries: int, fps: Fraction, props: Mapping[str, Any]) -> Header:
     """The header with what a clip says about itself: its primaries, its rate and its sample aspect ratio.
 
     primaries: by ITU-T H.273's numbers. fps: frames per second, 0 for a variable rate. props: a frame's properties; if
     that frame lasts longer or shorter than the rate says, this is the average of a variable one, and not written.
     """
-    number, unit = int(props.get("_DurationNum", 0)), int(props.get("_DurationDen", 0))
-    constant = fps and not (number > 0 and unit > 0 and abs(Fraction(number, unit) - 1 / Fraction(fps)) > ROUNDING)
-    width, height = int(props.get("_SARNum", 0)), int(props.get("_SARDen", 0))
-    return replace(
-        header,
-        primaries=primaries,
-        fps=Fraction(fps) if constant else None,
-        sar=Fraction(width, height) if width > 0 and height > 0 else Fraction(1),
-    )
+    duration = fraction(props, "_Duration")
+    constant = fps and (duration is None or abs(duration - 1 / Fraction(fps)) <= ROUNDING)
+    rate = Fraction(fps) if constant else None
+    return replace(header, primaries=primaries, fps=rate, sar=fraction(props, "_SAR") or Fraction(1))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import __version__, light, matroska
-from vszhdrv.exr import CHROMATICITIES, ROUNDING, sweep
+from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction, sweep
 from vszhdrv.runs import requested
 
 if TYPE_CHECKING:
@@ -302,9 +302,7 @@ def durations(source: vs.VideoNode) -> Generator[Fraction]:
     duration = 1 / Fraction(source.fps) if source.fps else Fraction(1, 24)
     with closing(requested(source, range(source.num_frames))) as frames:
         for _, frame in frames:
-            number, unit = (int(frame.props.get(f"_Duration{part}", 0)) for part in ("Num", "Den"))
-            if number > 0 and unit > 0:
-                duration = Fraction(number, unit)
+            duration = fraction(frame.props, "_Duration") or duration
             yield duration
 
 
@@ -440,8 +438,7 @@ def mastering_of(levels: light.ClipLight, primaries: int, peak: float) -> matros
 def sample_aspect(clip: vs.VideoNode) -> Fraction:
     """The width of a pixel over its height, as the first frame says."""
     with clip.get_frame(0) as frame:
-        width, height = (int(frame.props.get(f"_SAR{part}", 0)) for part in ("Num", "Den"))
-    return Fraction(width, height) if width > 0 and height > 0 else Fraction(1)
+        return fraction(frame.props, "_SAR") or Fraction(1)
 
 
 def feed(

@@ -14,7 +14,7 @@ from typing import Any
 
 import vapoursynth as vs
 
-from .errors import EXPECTED
+from . import errors
 from .log import warn
 
 
@@ -89,8 +89,8 @@ def to_result(value: Any, return_signature: str) -> dict[str, Any]:
 
 def sentence(error: Exception) -> str:
     """What a user reads of `error`; the traceback of an unexpected one goes to VapourSynth's log."""
-    if isinstance(error, EXPECTED):
-        text = str(error) or type(error).__name__
+    if isinstance(error, errors.EXPECTED):
+        text = errors.sentence(error)
     else:
         text = f"internal error: {type(error).__name__}: {error}"
         warn("".join(traceback.format_exception(error)))
