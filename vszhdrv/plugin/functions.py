@@ -155,13 +155,10 @@ def write_exr(
     frames.check_linear(clip)
     header = exr.Header(compression=compression, half=half, white=white, first=first)
     sequence = exr.Sequence(Path(filename).expanduser(), header, overwrite=overwrite)
-    described = False
 
     def write(n: int, pixels: Pixels, props: Props) -> None:
-        nonlocal described
-        if not described:  # by the first frame that comes: to ask for one before might train on a clip
+        if sequence.header is header:  # the first frame describes it: to ask for one before might train on a clip
             sequence.header = exr.described(header, frames.linear_primaries(props), clip.fps, props)
-            described = True
         lost = sequence.clamped + sequence.invalid
         sequence.write(n, pixels)
         if not lost and sequence.clamped + sequence.invalid:
