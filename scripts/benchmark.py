@@ -185,8 +185,8 @@ def measured(cases: dict[str, Callable[[], int]], rounds: int) -> list[Row]:
 
 
 def synchronized(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def repeated(width: int, height: int, length: int) -> vs.VideoNode:
@@ -546,7 +546,8 @@ BENCHMARKS = {function.__name__: function for function in (expand, paper, peak, 
 
 
 def machine(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    of_card = getattr(torch.get_device_module(device), "get_device_name", None)
+    name = of_card(device) if of_card else platform.processor() or platform.machine()
     capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
     threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
     precision = hardware.choose_precision("auto", device)

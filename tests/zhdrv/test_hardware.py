@@ -11,32 +11,35 @@ import torch
 from vszhdrv.zhdrv import hardware
 
 
-@pytest.fixture
-def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+def pretend(monkeypatch: pytest.MonkeyPatch, kind: str | None, count: int = 1) -> None:
+    """That torch has so many cards of this kind here."""
+    card = None if kind is None else torch.device(kind)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: card)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
 
 
-@pytest.fixture
-def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-
-
-@pytest.mark.usefixtures("two_cards")
-def test_cards_come_first_and_the_processor_last() -> None:
-    assert hardware.devices() == ["cuda:0", "cuda:1", "cpu"]
-    for name, device in (("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_cards_come_first_and_the_processor_last(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pretend(monkeypatch, kind, 2)
+    assert hardware.devices() == [f"{kind}:0", f"{kind}:1", "cpu"]
+    for name, device in (("auto", f"{kind}:0"), (kind, f"{kind}:0"), (f"{kind}:1", f"{kind}:1"), ("cpu", "cpu")):
         assert hardware.choose_device(name) == torch.device(device)
     with pytest.raises(ValueError) as raised:
-        hardware.choose_device("cuda:2")
-    assert str(raised.value) == "device must be auto or one of those here (cuda:0, cuda:1, cpu), not 'cuda:2'"
+        hardware.choose_device(f"{kind}:2")
+    sentence = f"device must be auto or one of those here ({kind}:0, {kind}:1, cpu), not '{kind}:2'"
+    assert str(raised.value) == sentence
 
 
-@pytest.mark.usefixtures("no_card")
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "gpu", "", "CPU:1"])
-def test_without_a_card_only_the_processor_is_offered(name: str) -> None:
+def test_apples_device_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "mps")
+    assert hardware.devices() == ["mps", "cpu"]
+    for name in ("auto", "mps"):
+        assert hardware.choose_device(name) == torch.device("mps")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "xpu", "mps", "gpu", "", "CPU:1"])
+def test_without_a_card_only_the_processor_is_offered(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    pretend(monkeypatch, None)
     assert hardware.choose_device("auto") == torch.device("cpu")
     with pytest.raises(ValueError) as raised:
         hardware.choose_device(name)
@@ -55,9 +58,12 @@ def test_auto_asks_the_processor_for_bfloat16(
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_asks_the_card_for_native_bfloat16(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
-    assert hardware.choose_precision("auto", torch.device("cuda:0")) == ("bf16" if native else "fp32")
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_auto_asks_the_card_for_native_bfloat16(monkeypatch: pytest.MonkeyPatch, kind: str, native: bool) -> None:
+    module = torch.get_device_module(kind)
+    monkeypatch.setattr(module, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    assert hardware.choose_precision("auto", torch.device(kind, 0)) == ("bf16" if native else "fp32")
+    assert hardware.choose_precision("auto", torch.device("mps")) == "fp32"
 
 
 def test_a_precision_that_is_asked_for_is_taken() -> None:
@@ -79,10 +85,18 @@ def test_a_processors_streams_fit_its_threads_and_the_memory(
 
 
 def test_a_cards_streams_fit_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10_000, 20_000))
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (10_000, 20_000))
     card = torch.device("cuda:1")
     assert [hardware.default_streams(card, each) for each in (10, 2_000, 4_000, 90_000)] == [4, 2, 1, 1]
     assert hardware.default_streams(torch.device("mps"), 10) == 1
+
+
+def test_a_card_that_does_not_tell_what_is_free_has_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(device: torch.device) -> tuple[int, int]:
+        raise RuntimeError("The device doesn't support querying the available free memory.")
+
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", refuse)
+    assert hardware.default_streams(torch.device("xpu:0"), 10) == 1
 
 
 @pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from . import camera
 from .config import STEP_STOPS, Config
-from .hardware import Precision
+from .hardware import Precision, has_streams
 from .losses import EPSILON
 from .network import UNet
 from .overlays import Overlays
@@ -79,8 +79,8 @@ class Expander:
         tile_pad: int | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
-        if device.type == "cuda":
-            torch.cuda.current_stream(device).synchronize()  # the weights are for other streams, too
+        if has_streams(device):
+            torch.accelerator.current_stream(device).synchronize()  # the weights are for other streams, too
         self.config = config
         self.device = device
         self.precision = precision
@@ -133,16 +133,16 @@ class Expander:
 
     def _brighten_there(self, planes: Planes) -> None:
         """`_brighten` on the device; waits for this thread's stream alone."""
-        cuda = self.device.type == "cuda"
+        streams = has_streams(self.device)
         # torch keeps page-locked memory that is let go, and gives it to the next frame of this size
-        host = torch.empty((len(planes), *planes[0].shape), pin_memory=cuda)
+        host = torch.empty((len(planes), *planes[0].shape), pin_memory=streams)
         for row, plane in zip(host, planes, strict=True):
             row.copy_(plane)
-        linear = host.to(self.device, non_blocking=cuda)
+        linear = host.to(self.device, non_blocking=streams)
         self._brighten(linear.unbind())
-        host.copy_(linear, non_blocking=cuda)
-        if cuda:
-            torch.cuda.current_stream(self.device).synchronize()
+        host.copy_(linear, non_blocking=streams)
+        if streams:
+            torch.accelerator.current_stream(self.device).synchronize()
         for row, plane in zip(host, planes, strict=True):
             plane.copy_(row)
 

@@ -20,6 +20,8 @@ STREAMS_BYTES = 3 * 2**28
 """What all streams on a processor may take together, where their number is not given."""
 CARD_STREAMS = 4
 """No more streams on a card: one each copies in, computes and copies out, and one gets ready."""
+_BF16_KINDS = ("cuda", "xpu")
+"""Kinds of accelerators that can be asked whether they multiply bfloat16 natively."""
 
 KEPT_BYTES = 2**28
 """Memory that is let go at the end of a heap is kept by the process, up to this much, ..."""
@@ -31,20 +33,26 @@ _this_thread = threading.local()
 
 
 def devices() -> list[str]:
-    """Names of the devices that torch can compute on here, the fastest kind first, "cpu" last."""
-    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return [*names, "cpu"]
+    """Names of the devices that torch can compute on here, "cpu" last.
+
+    Before it come the cards of the kind that this build of torch is for: "cuda:0", ... (NVIDIA's, and AMD's by ROCm),
+    "xpu:0", ... (Intel's), or "mps" (Apple's).
+    """
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None:
+        return ["cpu"]
+    if not has_streams(kind):
+        return [kind.type, "cpu"]
+    return [*(f"{kind.type}:{index}" for index in range(torch.accelerator.device_count())), "cpu"]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the first of `devices()`, "cuda" the first NVIDIA (or ROCm) card.
+    """The device called `name`; "auto" is the first of `devices()`, and a kind ("cuda", "xpu") its first card.
 
     Raises ValueError, naming those that are there, where it is not.
     """
     here = devices()
-    wanted = {"auto": here[0], "cuda": "cuda:0"}.get(name, name)
+    wanted = here[0] if name in ("auto", here[0].removesuffix(":0")) else name
     if wanted not in here:
         raise ValueError(f"device must be auto or one of those here ({', '.join(here)}), not {name!r}")
     return torch.device(wanted)
@@ -64,9 +72,14 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()
         return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type in _BF16_KINDS:
+        return "bf16" if torch.get_device_module(device).is_bf16_supported(including_emulation=False) else "fp32"
     return "fp32"
+
+
+def has_streams(device: torch.device) -> bool:
+    """Whether the device works through streams side by side, into which memory is copied best that is page-locked."""
+    return device.type not in ("cpu", "mps")
 
 
 def torch_threads() -> int:
@@ -84,9 +97,10 @@ def default_streams(device: torch.device, bytes_each: int) -> int:
         threads = torch_threads()
         fit = max(1, STREAMS_BYTES // bytes_each)
         return threads // -(-threads // fit)  # so many that their shares leave few threads over
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return max(1, min(CARD_STREAMS, free // (2 * bytes_each)))  # a tile at once takes up to 1.7 times as much
+    if has_streams(device):
+        with suppress(RuntimeError):  # drivers of some built-in cards don't tell
+            free, _ = torch.accelerator.get_memory_info(device)
+            return max(1, min(CARD_STREAMS, free // (2 * bytes_each)))  # a tile at once takes up to 1.7 times as much
     return 1
 
 
@@ -97,11 +111,11 @@ def lane(device: torch.device, threads: int) -> Iterator[None]:
     The number is this thread's alone, and what it was before afterwards; that of other threads, and torch's own for the
     process, stay as they are.
     """
-    if device.type == "cuda":
+    if has_streams(device):
         streams = _this_thread.__dict__.setdefault("streams", {})
         if device not in streams:
-            streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(streams[device]):
+            streams[device] = torch.Stream(device)
+        with streams[device]:
             yield
     elif device.type == "cpu":
         torch.get_num_threads()  # torch sets a new thread's number when it is first asked, and would undo ours
