@@ -307,8 +307,8 @@ def test_a_program_without_a_console_says_nothing(bench: Bench, monkeypatch: pyt
     ("target", "words"),
     [
         ("clip.mp4", "ONNX clip.mp4 is the input itself"),
-        ("folder", "ONNX must name a file in a folder that can be written, not 'folder'"),
-        ("none/o.onnx", "ONNX must name a file in a folder that can be written, not 'none/o.onnx'"),
+        ("folder", "ONNX must name a file in a folder that exists and can be written, not 'folder'"),
+        ("none/o.onnx", "ONNX must name a file in a folder that exists and can be written, not 'none/o.onnx'"),
     ],
 )
 def test_export_looks_first_where_it_writes(

@@ -408,9 +408,12 @@ def test_ffmpeg_is_missing_or_lacks_something(
     ("arguments", "words"),
     [
         (["--out", "o.avi"], "--out must end in .mkv or .mp4, not 'o.avi'"),
-        (["--out", "nowhere/o.mkv"], "is in a folder that does not exist"),
+        (
+            ["--out", "nowhere/o.mkv"],
+            "--out must name a file in a folder that exists and can be written, not 'nowhere/o.mkv'",
+        ),
         (["--out", "there.mkv"], "there.mkv exists already: --overwrite replaces it"),
-        (["--out", "folder.mkv", "--overwrite"], "folder.mkv is a folder"),
+        (["--out", "folder.mkv", "--overwrite"], "in a folder that exists and can be written, not 'folder.mkv'"),
         (["--out", "in.mkv", "--overwrite"], "is the input itself"),
         (["--out", "o.mkv", "--train_only"], "leave one of them out"),
         (["--out", "o.mkv", "--peak", "150"], "over white (203 nits)"),
@@ -419,6 +422,9 @@ def test_ffmpeg_is_missing_or_lacks_something(
         (["--hlg"], "--hlg is for a file that plays: name it with --out"),
         (["--overwrite"], "--overwrite is for a file that plays"),
         (["--crf", "0"], "--crf is for a file that plays"),
+        (["--out", "o.mkv", "--float"], "--float is for a run folder with EXR frames, which --out does not make"),
+        (["--out", "o.mkv", "--runs", "r"], "--runs is for a run folder"),
+        (["--out", "o.mkv", "--compression", "piz"], "--compression is for a run folder"),
         (["--peak", "100"], "peak must be 0 or over white"),
     ],
 )

@@ -14,6 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
+RUNS = Path("runs")
+"""Where run folders go without --runs."""
 ALREADY_TRAINED = "use the network of an earlier run, never train"
 
 
@@ -265,15 +267,11 @@ def _look(parser: Parser, peak: str) -> None:
 
 
 def _exr(parser: Parser) -> argparse._ArgumentGroup:
-    """What EXR files are written, and where."""
+    """What EXR files are written, and where; None or False stands for what was not typed."""
     frames = parser.add_argument_group("EXR frames")
-    frames.add_argument(
-        "--runs", type=Path, metavar="DIR", default=Path("runs"), help="where the run folder goes (runs)"
-    )
+    frames.add_argument("--runs", type=Path, metavar="DIR", help=f"where the run folder goes ({RUNS})")
     depth = frames.add_mutually_exclusive_group()
     depth.add_argument("--half", action="store_true", help="16-bit float (default)")
     depth.add_argument("--float", action="store_true", help="32-bit float")
-    frames.add_argument(
-        "--compression", metavar="NAME", default="zip", help="none, zip (default), zips, piz, dwaa, dwab, htj2k32"
-    )
+    frames.add_argument("--compression", metavar="NAME", help="none, zip (default), zips, piz, dwaa, dwab, htj2k32")
     return frames

@@ -129,13 +129,19 @@ def say(text: str) -> None:
 
 def learn_and_expand(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
-    if arguments.out is not None:
+    into_file = arguments.out is not None
+    for name in ("runs", "half", "float", "compression") if into_file else ("hlg", "crf", "overwrite"):
+        value = getattr(arguments, name)
+        if value is not None and value is not False:
+            raise ValueError(
+                f"--{name} is for a run folder with EXR frames, which --out does not make"
+                if into_file
+                else f"--{name} is for a file that plays: name it with --out"
+            )
+    if into_file:
         write_file(arguments)
-        return
-    options = (("hlg", arguments.hlg), ("crf", arguments.crf is not None), ("overwrite", arguments.overwrite))
-    if typed := [name for name, given in options if given]:
-        raise ValueError(f"--{typed[0]} is for a file that plays: name it with --out")
-    write_folder(arguments)
+    else:
+        write_folder(arguments)
 
 
 def processes() -> int:
@@ -208,8 +214,8 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     from vszhdrv import exr, runs, video
 
     settings_of(arguments)
-    output = {"compression": arguments.compression, "half": not arguments.float, "white": arguments.white}
-    exr.Header(**output)
+    header = exr.Header(half=not arguments.float, white=arguments.white, **given(arguments, ("compression",)))
+    output = {"compression": header.compression, "half": header.half, "white": header.white}
     look = video.Look(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
 
     clip, options = opened(arguments)
@@ -220,7 +226,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
     what = {**output, "peak": look.peak, "strength": look.strength, **job.computing.traces}
     identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **what}
-    run = runs.run_folder(arguments.runs, name, job.config, identity)
+    run = runs.run_folder(arguments.runs or grammar.RUNS, name, job.config, identity)
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
 
     if arguments.already_trained:
@@ -423,14 +429,11 @@ def export(arguments: argparse.Namespace) -> None:
     """zhdrv export INPUT ONNX."""
     import vszhdrv
     from vszhdrv import export as onnx
+    from vszhdrv import targets
 
     onnx.check()
     settings_of(arguments)
-    folder = arguments.onnx.absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)) or arguments.onnx.is_dir():
-        raise ValueError(f"ONNX must name a file in a folder that can be written, not {str(arguments.onnx)!r}")
-    if arguments.onnx.exists() and arguments.input.exists() and arguments.onnx.samefile(arguments.input):
-        raise ValueError(f"ONNX {arguments.onnx} is the input itself")
+    targets.check_target("ONNX", arguments.onnx, arguments.input)
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vszhdrv import __version__, light, matroska
+from vszhdrv import __version__, light, matroska, targets
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction, sweep
 from vszhdrv.runs import requested
 
@@ -122,16 +122,9 @@ def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
     """Raises ValueError, one sentence, where `target` can't or may not be written."""
     if target.suffix.lower() not in CONTAINERS:
         raise ValueError(f"--out must end in {' or '.join(CONTAINERS)}, not {target.name!r}")
-    if not target.absolute().parent.is_dir():
-        raise ValueError(f"--out {target} is in a folder that does not exist")
-    if not os.access(target.absolute().parent, os.W_OK):
-        raise ValueError(f"--out {target} is in a folder that can't be written")
-    if target.exists():
-        if source.exists() and target.samefile(source):
-            raise ValueError(f"--out {target} is the input itself")
-        if not (overwrite and target.is_file()):
-            why = "exists already: --overwrite replaces it" if target.is_file() else "is a folder"
-            raise ValueError(f"--out {target} {why}")
+    targets.check_target("--out", target, source)
+    if target.exists() and not (overwrite and target.is_file()):
+        raise ValueError(f"--out {target} exists already: --overwrite replaces it")
 
 
 # Linear light to signal

@@ -499,15 +499,15 @@ def test_train_needs_a_place_for_the_weights(
 ) -> None:
     missing = tmp_path / "none" / "own.safetensors"
     assert failure(core.zhdrv.Train, make_clip(), path=str(missing)) == (
-        f"zhdrv.Train: path must name a file in a folder that exists, not {str(missing)!r}"
+        f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {str(missing)!r}"
     )
     assert failure(core.zhdrv.Train, make_clip(), path=str(tmp_path)) == (
-        f"zhdrv.Train: path must name a file in a folder that exists, not {str(tmp_path)!r}"
+        f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {str(tmp_path)!r}"
     )
     monkeypatch.setattr("os.access", lambda folder, mode: folder != tmp_path)
     own = str(tmp_path / "own.safetensors")
     assert failure(core.zhdrv.Train, make_clip(), path=own) == (
-        f"zhdrv.Train: path must name a file in a folder that can be written, not {own!r}"
+        f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {own!r}"
     )
     assert failure(core.zhdrv.Train, make_clip(), cache="").startswith("zhdrv.Train: path must name a file")
 

@@ -60,6 +60,15 @@ def test_each_number_out_of_range_is_named(preset: str, argument: str, value: fl
     assert str(raised.value) == f"{argument} must be {accepted}, not {value}"
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "accepted"),
+    [("epochs", "1", "a whole number"), ("seed", 1.5, "a whole number"), ("lr", "1e-3", "a number")],
+)
+def test_what_is_not_a_number_is_told_so(argument: str, value: object, accepted: str) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} must be {accepted}, not {value!r}$"):
+        Config.from_preset(**{argument: value})
+
+
 @pytest.mark.parametrize(("preset", "lowest"), [("fast", 1), ("paper", 0)])
 @pytest.mark.parametrize("value", [-1, 7])
 def test_fast_looks_one_step_down_at_least(preset: str, lowest: int, value: int) -> None:

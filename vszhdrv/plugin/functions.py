@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import closing
 from importlib.metadata import version as installed_version
@@ -15,6 +14,7 @@ import vapoursynth as vs
 import vszhdrv
 from vszhdrv import exr, light
 from vszhdrv.progress import Meters, duration
+from vszhdrv.targets import check_target
 
 from . import frames
 from .frames import Pixels, Props
@@ -117,10 +117,8 @@ def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
         OSError: the weights can't be written.
     """
     target = Path(path).expanduser()
-    if path and (not target.absolute().parent.is_dir() or target.is_dir()):
-        raise ValueError(f"path must name a file in a folder that exists, not {path!r}")
-    if path and not os.access(target.absolute().parent, os.W_OK):
-        raise ValueError(f"path must name a file in a folder that can be written, not {path!r}")
+    if path:
+        check_target("path", target)
     job = prepare(clip, **learning)
     if not path and job.store.networks is None:
         raise ValueError("path must name a file to write the weights to where the cache is off, not be empty")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 RECIPE = 7
@@ -11,6 +12,8 @@ RECIPE = 7
 clip and settings give other weights, so that networks trained before are not taken for those of now."""
 FOLD_PIXELS = 512 * 1024
 """Frame size that the fast preset's block of pixels is meant for; at four times as many it is twice as wide."""
+WHOLE = ("n_exp_down", "n_exp_up", "epochs", "seed")
+"""Settings of the user's that are whole numbers."""
 STEP_STOPS = 2.0
 """es: the exposure step of the paper's network, in stops (Banterle et al. 2024)."""
 
@@ -74,8 +77,13 @@ class Config:
         for name in given.keys() - names:
             raise ValueError(f"there is no setting {name!r}; the settings are {', '.join(sorted(names))}")
         # 1, 1.0 and True are one setting, and must be one key of the store's
-        kinds = (("still", bool), ("lr", float), ("alpha", float))
-        given |= {name: kind(given[name]) for name, kind in kinds if name in given}
+        if "still" in given:
+            given["still"] = bool(given["still"])
+        for name, kind in (("lr", float), ("alpha", float), *((name, int) for name in WHOLE)):
+            if name in given:
+                if not isinstance(given[name], Integral if kind is int else Real):
+                    raise ValueError(f"{name} must be a {'whole ' * (kind is int)}number, not {given[name]!r}")
+                given[name] = kind(given[name])
         config = cls(**{"preset": preset, **PRESETS[preset], **given})
         config._validate()
         return config
@@ -157,7 +165,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_frames": 128,
         "few_frames": 30,
     },
-    # Sized so that a person waits a minute or two on two cores: docs/experiments.md has what is behind the values.
+    # Sized so that a person waits about two minutes on two cores: docs/experiments.md has what is behind the values.
     "fast": {
         "epochs": 40,
         "lr": 3e-3,
