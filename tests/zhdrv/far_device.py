@@ -18,6 +18,7 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 FAR = torch.device("privateuseone", 0)
 NEAR = torch.device("cpu")
 MEMORY = 2**33
+"""What is free of the card's."""
 
 counts: Counter[str] = Counter()
 """How often each operation was asked for."""
@@ -112,7 +113,7 @@ def install() -> None:
     _library.fallback(_computed, "PrivateUse1")
     torch.__future__.set_swap_module_params_on_conversion(True)
     torch.tensor, torch.empty = _new_tensor, _new_empty  # type: ignore[assignment]
-    torch.accelerator.get_memory_info = lambda device=None, /: (MEMORY, MEMORY)
+    torch.accelerator.get_memory_info = lambda device=None, /: (MEMORY, 2**33)
     # A view is a tensor of its own here, and in inference mode may not be one of weights made outside.
     torch.inference_mode.__enter__ = torch.no_grad.__enter__  # type: ignore[method-assign, assignment]
     torch.inference_mode.__exit__ = torch.no_grad.__exit__  # type: ignore[method-assign, assignment]

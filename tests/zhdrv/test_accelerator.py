@@ -20,7 +20,7 @@ from vszhdrv.zhdrv import hardware, sampling
 from vszhdrv.zhdrv.config import PRESETS, Config
 from vszhdrv.zhdrv.expansion import Expander, show
 from vszhdrv.zhdrv.network import new_network
-from vszhdrv.zhdrv.training import Progress, train
+from vszhdrv.zhdrv.training import Progress, Weights, train
 
 PAPER = replace(Config.from_preset("paper", epochs=1), widths=(4, 8, 8), crop=32)
 FAST = replace(Config.from_preset("fast", epochs=2), widths=(4, 8, 8), crop=32, steps_per_epoch=3, second_round=0.5)
@@ -28,27 +28,40 @@ CONFIGS = (PAPER, FAST, replace(FAST, fold=4))
 CPU = torch.device("cpu")
 
 
-def trains(far: torch.device, codes: np.ndarray) -> None:
+def frames_of(codes: np.ndarray) -> sampling.Frames:
     pixels = torch.from_numpy(codes)
-    _, pairs = sampling.with_successors(range(len(pixels)), len(pixels))
-    frames = sampling.Frames(pixels, pairs)
-    deep, compressed = replace(frames, pixels=pixels.to(torch.uint16) * 257), replace(frames, compressed=True)
+    return sampling.Frames(pixels, sampling.with_successors(range(len(pixels)), len(pixels))[1])
+
+
+def trains(far: torch.device, codes: np.ndarray) -> None:
+    frames = frames_of(codes)
+    deep, compressed = replace(frames, pixels=frames.pixels.to(torch.uint16) * 257), replace(frames, compressed=True)
     for config, material in (*((config, frames) for config in CONFIGS), (FAST, deep), (FAST, compressed)):
         there, here = (last(train(material, config, device, "fp32")) for device in (far, CPU))
-        for weight, expected in zip(there.best.values(), here.best.values(), strict=True):
-            assert weight.device == CPU
-            torch.testing.assert_close(weight, expected, atol=1e-5, rtol=0)
+        same(there.best, here.best)
+
+
+def trains_in_little_memory(far: torch.device, codes: np.ndarray) -> None:
+    import far_device
+
+    here = last(train(frames_of(codes), FAST, CPU, "fp32"))
+    far_device.MEMORY, before = codes.nbytes, far_device.MEMORY  # the frames stay where they are, crops are sent
+    same(last(train(frames_of(codes), FAST, far, "fp32")).best, here.best)
+    far_device.MEMORY = before
 
 
 def goes_on(far: torch.device, codes: np.ndarray) -> None:
-    pixels = torch.from_numpy(codes)
-    _, pairs = sampling.with_successors(range(len(pixels)), len(pixels))
-    frames = sampling.Frames(pixels, pairs)
+    frames = frames_of(codes)
+    whole = last(train(frames, FAST, far, "fp32"))
     for steps in (2, 4):  # in either round
         state = next(progress.state() for progress in train(frames, FAST, far, "fp32") if progress.step == steps)
-        whole, rest = last(train(frames, FAST, far, "fp32")), last(train(frames, FAST, far, "fp32", state))
-        for weight, expected in zip(rest.best.values(), whole.best.values(), strict=True):
-            torch.testing.assert_close(weight, expected, atol=1e-5, rtol=0)
+        same(last(train(frames, FAST, far, "fp32", state)).best, whole.best)
+
+
+def same(weights: Weights, expected: Weights) -> None:
+    for name, weight in weights.items():
+        assert weight.device == CPU
+        torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=0)
 
 
 def last(steps: Iterator[Progress]) -> Progress:
@@ -119,5 +132,5 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     far_device.install()
-    for check in (is_found, trains, goes_on, expands, filters):
+    for check in (is_found, trains, trains_in_little_memory, goes_on, expands, filters):
         check(far_device.FAR, np.load(sys.argv[1]))

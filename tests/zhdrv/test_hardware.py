@@ -89,6 +89,7 @@ def test_a_cards_streams_fit_what_is_free(monkeypatch: pytest.MonkeyPatch) -> No
     card = torch.device("cuda:1")
     assert [hardware.default_streams(card, each) for each in (10, 2_000, 4_000, 90_000)] == [4, 2, 1, 1]
     assert hardware.default_streams(torch.device("mps"), 10) == 1
+    assert [hardware.free_memory(torch.device(name)) for name in ("cuda:1", "mps", "cpu")] == [10_000, 0, 0]
 
 
 def test_a_card_that_does_not_tell_what_is_free_has_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +97,7 @@ def test_a_card_that_does_not_tell_what_is_free_has_one_stream(monkeypatch: pyte
         raise RuntimeError("The device doesn't support querying the available free memory.")
 
     monkeypatch.setattr(torch.accelerator, "get_memory_info", refuse)
+    assert hardware.free_memory(torch.device("xpu:0")) == 0
     assert hardware.default_streams(torch.device("xpu:0"), 10) == 1
 
 

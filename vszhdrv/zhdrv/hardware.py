@@ -97,11 +97,17 @@ def default_streams(device: torch.device, bytes_each: int) -> int:
         threads = torch_threads()
         fit = max(1, STREAMS_BYTES // bytes_each)
         return threads // -(-threads // fit)  # so many that their shares leave few threads over
+    # a tile at once takes up to 1.7 times as much
+    return max(1, min(CARD_STREAMS, free_memory(device) // (2 * bytes_each)))
+
+
+def free_memory(device: torch.device) -> int:
+    """What a card has free of memory of its own, in bytes; 0 where it has none, or does not tell."""
     if has_streams(device):
         with suppress(RuntimeError):  # drivers of some built-in cards don't tell
             free, _ = torch.accelerator.get_memory_info(device)
-            return max(1, min(CARD_STREAMS, free // (2 * bytes_each)))  # a tile at once takes up to 1.7 times as much
-    return 1
+            return int(free)
+    return 0
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
 from .consensus import Consensus
-from .hardware import Precision, has_streams
+from .hardware import Precision, free_memory
 from .network import UNet, network_of, new_network, pad
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     network.train()
     asked = network if team is None else team.shared(network)
-    if has_streams(device):  # a card with memory of its own
+    if frames.pixels.nbytes <= free_memory(device) // 2:
         frames = replace(frames, pixels=frames.pixels.to(device))
 
     consensus = coming = None
