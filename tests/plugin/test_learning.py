@@ -18,6 +18,7 @@ from vszhdrv.plugin import frames, learning
 from vszhdrv.plugin.learning import Event, Job, prepare
 from vszhdrv.zhdrv import camera, checkpoint, compression, sampling
 from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP, Expander
+from vszhdrv.zhdrv.network import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -359,3 +360,21 @@ def test_an_unusable_device_is_refused_before_anything_is_read(make_clip: MakeCl
     with pytest.raises(ValueError, match=r"^device must be auto or one of those here"):
         prepare(make_clip(), device="cuda:77")
     assert reads == []
+
+
+def test_a_card_without_memory_is_told_in_a_sentence(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(make_clip())
+    learned(job)
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
+        )
+
+    monkeypatch.setattr(UNet, "forward", full)
+    monkeypatch.setattr(UNet, "coarse", full)
+    for work in (lambda: learned(job_of(make_clip(), seed=1)), lambda: job.expand().get_frame(0)):
+        with pytest.raises(
+            (RuntimeError, vs.Error), match=r"^(\n?zhdrv: frame 0: )?cpu is out of memory: close what else uses it"
+        ):
+            work()

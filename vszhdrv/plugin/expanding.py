@@ -147,11 +147,11 @@ def expanded(
         return frames.Streams(count, here=device.type == "cpu" and threads == 1)
 
     def compute(light: frames.Planes) -> frames.Computed:
-        from vszhdrv.zhdrv.hardware import lane
+        from vszhdrv.zhdrv.hardware import lane, memory_told
 
         with loading:
             network = loaded()
-        with lane(network.device, threads):
+        with lane(network.device, threads), memory_told(network.device):
             if function is not None:
                 return function(network, light)
             network.expand_in_place(light)

@@ -33,7 +33,10 @@ from .lazy import Reading
 from .log import log, warn
 
 if TYPE_CHECKING:
+    import torch
+
     from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.hardware import Precision
     from vszhdrv.zhdrv.parallel import Team
     from vszhdrv.zhdrv.sampling import Frames
     from vszhdrv.zhdrv.training import Progress, Weights
@@ -289,15 +292,21 @@ class Job:
                 return
             if gathered is None:
                 gathered = yield from _read(self._gather())
-            yield from self._train(gathered, slot, team)
+
+            from vszhdrv.zhdrv import hardware
+
+            device, precision = self.computing.hardware()
+            with hardware.memory_told(device):
+                yield from self._train(gathered, device, precision, slot, team)
 
     def _gather(self) -> Generator[Reading, None, Frames]:
         return material.gather(self.clip, self.taught, self.colour, self.config)
 
-    def _train(self, gathered: Frames, slot: Slot, team: Team | None) -> Generator[Event]:
+    def _train(
+        self, gathered: Frames, device: torch.device, precision: Precision, slot: Slot, team: Team | None
+    ) -> Generator[Event]:
         from vszhdrv.zhdrv import training
 
-        device, precision = self.computing.hardware()
         saved = time.monotonic()
         progress = None
         first_work, first_seconds = 0.0, 0.0

@@ -111,6 +111,18 @@ def free_memory(device: torch.device) -> int:
 
 
 @contextmanager
+def memory_told(device: torch.device) -> Iterator[None]:
+    """Where a card's memory ends inside, a RuntimeError of one sentence is raised; torch's own has a paragraph."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"{device} is out of memory: close what else uses it, have less computed at the same time (num_streams, "
+            "tile), or set device to cpu"
+        ) from error
+
+
+@contextmanager
 def lane(device: torch.device, threads: int) -> Iterator[None]:
     """What is computed inside leaves room for others: on a processor it takes so many threads, on a card a stream.
 
