@@ -15,9 +15,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import vapoursynth
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
+
+try:
+    import vapoursynth
+except ImportError as error:  # on a Windows where nothing has installed it yet
+    raise SystemExit(
+        f"building vszhdrv needs VapourSynth, which does not start ({error}): on Windows it needs Microsoft's Visual "
+        "C++ Redistributable, https://aka.ms/vc14/vc_redist.x64.exe"
+    ) from error
 
 PLUGIN_FOLDER = "vapoursynth/plugins/zhdrv"
 LIBRARIES = {"windows": "libzhdrv.dll", "mingw": "libzhdrv.dll", "darwin": "libzhdrv.dylib", "macos": "libzhdrv.dylib"}
@@ -50,7 +57,15 @@ def c_compiler() -> list[str]:
     """The command that CC names; else cc, where there is one; else zig's, which PyPI has for every platform."""
     if cc := os.environ.get("CC"):
         return [cc] if shutil.which(cc) else shlex.split(cc)  # a path alone may have backslashes and spaces
-    return ["cc"] if shutil.which("cc") else ZIG
+    return ["cc"] if has_cc() else ZIG
+
+
+def has_cc() -> bool:
+    """Whether there is a C compiler. A Mac's /usr/bin/cc without Apple's command line tools only asks for them."""
+    cc = shutil.which("cc")
+    if sys.platform == "darwin" and cc == "/usr/bin/cc":
+        return subprocess.run(["xcode-select", "-p"], capture_output=True).returncode == 0
+    return cc is not None
 
 
 def compile_bridge(root: Path, folder: Path, version: str) -> tuple[Path, str]:
@@ -63,7 +78,7 @@ def compile_bridge(root: Path, folder: Path, version: str) -> tuple[Path, str]:
     if library.suffix != ".dll":
         options.append("-fPIC")
     elif "mingw" in machine:
-        options.append("-static-libgcc")  # Windows has none
+        options.append("-static")  # Windows has neither libgcc nor libwinpthread
     major, minor = version.split(".")[:2]
     options += [f"-I{vapoursynth.get_include()}", f"-DPLUGIN_VERSION=VS_MAKE_VERSION({major},{minor})"]
     run([*compiler, *options, "-o", str(library), str(root / "vszhdrv/plugin/bridge.c")])

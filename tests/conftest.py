@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(number) is signal.SIG_IGN:  # by nohup or a shell's &: processes that tests stop inherit it
+for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    # ignored by nohup or a shell's &: processes that tests stop inherit it
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

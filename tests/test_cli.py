@@ -22,6 +22,7 @@ from PIL import Image
 
 import vszhdrv
 from vszhdrv import cli, exr, store, video
+from vszhdrv.runs import Run
 from vszhdrv.zhdrv.config import Config
 
 LOG = [{"epoch": n, "total": 0.5, "reconstruction": 0.4, "temporal": 0.1, "lr": 1e-4, "seconds": n} for n in (1, 2)]
@@ -521,6 +522,19 @@ def test_failures_are_one_sentence(
     assert told(capsys)[-1] == words
     assert closed == [True]
     assert not list(bench.run.rglob("*.tmp"))
+
+
+def test_a_picture_that_a_viewer_holds_ends_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def held(self: Run, pictures: Any) -> None:
+        raise PermissionError("m4.png can't be written into the folder recs: Access is denied")
+
+    monkeypatch.setattr(Run, "write_pictures", held)
+    monkeypatch.setattr(cli, "PICTURE_SECONDS", 0)
+    monkeypatch.setattr(cli, "PICTURE_SHARE", 0)
+    assert bench("--train_only") == 0
+    assert told(capsys).count("m4.png can't be written into the folder recs: Access is denied") == 1
 
 
 def test_our_own_mistakes_keep_their_traceback(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Light levels and the shoulder, against values computed by hand."""
 
 import math
+import shlex
 import shutil
 import subprocess
 import sys
@@ -317,7 +318,14 @@ def test_encoder_arguments_by_hand():
         "hdr10=1:hdr10-opt=1:repeat-headers=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:range=limited:"
         f"chromaloc=2:master-display={display}:max-cll=988,120"
     )
-    assert f"--master-display '{display}'" in got.lines()["x265"]  # parentheses would stop a shell
+    # in double quotes, which cmd.exe knows as well: parentheses stop a shell, PowerShell takes commas apart
+    assert f'--master-display "{display}" --max-cll "988,120"' in got.lines()["x265"]
+    assert [shlex.split(line) for line in got.lines().values()] == [
+        got.x265,
+        got.svt_av1,
+        got.ffmpeg_x265,
+        got.ffmpeg_svt_av1,
+    ]
 
 
 def test_a_wide_source_has_a_wide_mastering_display():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -364,6 +365,19 @@ def test_ffmpeg_fails(tmp_path: Path, programs: Callable[[str], Path], code: str
     assert str(caught.value) == words
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["o.mp4"]
+
+
+def test_ffmpeg_that_has_ended_says_why_on_windows_too(
+    tmp_path: Path, programs: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs("sys.exit('Unknown encoder')")
+
+    def refuse(_: matroska.Track) -> bytes:
+        raise OSError(errno.EINVAL, "Invalid argument")  # as writing to a program that has ended, there
+
+    monkeypatch.setattr(video.matroska, "header", refuse)
+    with pytest.raises(RuntimeError, match=r"^ffmpeg failed: Unknown encoder$"):
+        encode(tmp_path / "o.mkv")
 
 
 def test_a_source_that_fails_ends_ffmpeg(tmp_path: Path, programs: Callable[[str], Path]) -> None:

@@ -1,5 +1,6 @@
 """The built wheel: the library lies where VapourSynth looks, and the tag says where it runs."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -118,6 +119,20 @@ def test_zig_is_asked_for_where_no_compiler_is_there(tmp_path: Path, there: bool
     environment = {name: value for name, value in os.environ.items() if name != "CC"} | {"PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", needs], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n" if there else "['ziglang']\n", "")
+
+
+@pytest.mark.parametrize("tools", [True, False])
+def test_a_mac_without_apples_tools_has_no_compiler(monkeypatch: pytest.MonkeyPatch, tools: bool) -> None:
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None and spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    asked = subprocess.CompletedProcess(["xcode-select", "-p"], 0 if tools else 2)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked if command == asked.args else None)
+    assert hook.c_compiler() == (["cc"] if tools else hook.ZIG)
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path) -> None:

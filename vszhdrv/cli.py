@@ -15,6 +15,7 @@ only the listings that were asked for. Nothing heavy is imported before the argu
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -56,6 +57,8 @@ PICTURE_SHARE = 20
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = [grammar.normal(word) for word in (sys.argv[1:] if argv is None else argv)]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # Windows' code pages lack most letters of paths
     commands = {
         "train": (train, grammar.train_parser),
         "expand": (write_folder, grammar.expand_parser),
@@ -93,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def stopped_alike() -> Iterator[None]:
     """A closed terminal and a polite kill end the work as Ctrl-C does: nothing half-written stays."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup's stays ignored
     for number in numbers:
         signal.signal(number, signal.default_int_handler)
@@ -275,6 +278,17 @@ def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
     """Train, or find the trained network; a run folder follows while it happens and is complete afterwards."""
     epochs = 0
     next_pictures = time.monotonic()
+    complaints: set[str] = set()
+
+    def note(write: Callable[[Any], None], what: Any) -> None:
+        """A log or picture that another program has open, as Windows' ones keep it, ends no training."""
+        try:
+            write(what)
+        except PermissionError as error:
+            if (text := sentence(error)) not in complaints:
+                complaints.add(text)
+                say(text)
+
     with log_told(), closing(job.learn(team)) as events, Meters(say, LINE_SECONDS) as meters:
         for event in events:
             if event.kind == "estimate":
@@ -286,16 +300,16 @@ def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
                 continue
             if len(event.progress.rows) > epochs:
                 epochs = len(event.progress.rows)
-                run.write_log(event.progress.rows)
+                note(run.write_log, event.progress.rows)
             started = time.monotonic()
             if started >= next_pictures or event.done == event.total:
-                run.write_pictures(job.recs())
+                note(run.write_pictures, job.recs())
                 finished = time.monotonic()
                 next_pictures = finished + max(PICTURE_SECONDS, PICTURE_SHARE * (finished - started))
     if run is None:
         return
     assert job.trained is not None
-    run.write_log(json.loads(job.trained.metadata["log"]))
+    note(run.write_log, json.loads(job.trained.metadata["log"]))
     if epochs or run.trained is None:  # else another process may be reading what is there
         job.save_weights(run.checkpoints)
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import __version__
+from vszhdrv.zhdrv import checkpoint
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 
@@ -210,11 +211,12 @@ def write(
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART_SUFFIX}")
     try:
         _write_file(part, dict(zip("RGB", stored, strict=True)), _attributes(header, frame))
-        part.replace(path)
+        checkpoint.put_in_place(part, path)
     except RuntimeError as error:
         raise OSError(f"{path} could not be written: {str(error).replace(str(part), str(path))}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # why it could not be written says more
+            part.unlink(missing_ok=True)
     return Outcome(written=True, clamped=clamped, invalid=invalid)
 
 

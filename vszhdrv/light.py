@@ -13,7 +13,7 @@ max_pic_average_light_level ("letterbox": the visually relevant region only).
 import functools
 import io
 import math
-import shlex
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,14 +293,18 @@ class EncoderArguments:
     ffmpeg_svt_av1: list[str]
 
     def lines(self) -> dict[str, str]:
-        """One shell-quoted line for each encoder, by its name."""
+        """One line for each encoder, by its name; quoted so that POSIX shells, cmd.exe and PowerShell read the same."""
         named: Iterable[tuple[str, list[str]]] = (
             ("x265", self.x265),
             ("SVT-AV1", self.svt_av1),
             ("ffmpeg, libx265", self.ffmpeg_x265),
             ("ffmpeg, libsvtav1", self.ffmpeg_svt_av1),
         )
-        return {name: shlex.join(arguments) for name, arguments in named}
+        plain = re.compile(r"[\w:=./-]+")  # PowerShell splits at commas
+        return {
+            name: " ".join(word if plain.fullmatch(word) else f'"{word}"' for word in arguments)
+            for name, arguments in named
+        }
 
 
 def mastering_primaries(primaries: int) -> int:

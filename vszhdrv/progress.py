@@ -41,9 +41,10 @@ class Meters:
             if sys.stderr is not None and sys.stderr.isatty():
                 from tqdm import tqdm
 
-                # Some terminals say that they have no columns and lines, and tqdm would believe them.
+                # Some terminals say that they have no columns and lines, and tqdm would believe them. In the last
+                # column Windows begins a new line.
                 screen = shutil.get_terminal_size()
-                self._bar = tqdm(desc=kind, total=total, initial=done, ncols=screen.columns, nrows=screen.lines)
+                self._bar = tqdm(desc=kind, total=total, initial=done, ncols=screen.columns - 1, nrows=screen.lines)
         now = time.monotonic()
         if seconds_left is None and done:
             seconds_left = (now - self._started) / done * (total - done)

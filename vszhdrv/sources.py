@@ -121,7 +121,9 @@ def shaped_by_container(clip: vs.VideoNode, source: Path) -> vs.VideoNode:
     if (ffprobe := shutil.which("ffprobe")) is None:
         return clip
     command = [ffprobe, "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=sample_aspect_ratio"]
-    probed = subprocess.run([*command, "-of", "csv=p=0", source.resolve()], capture_output=True, text=True)
+    probed = subprocess.run(
+        [*command, "-of", "csv=p=0", source.resolve()], capture_output=True, encoding="utf-8", errors="replace"
+    )
     ratio = re.match(r"([1-9]\d*):([1-9]\d*)", probed.stdout)
     return clip.std.SetFrameProps(_SARNum=int(ratio[1]), _SARDen=int(ratio[2])) if ratio else clip
 

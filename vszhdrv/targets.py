@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 
 def check_target(name: str, path: Path, source: Path | None = None) -> None:
     """Raises ValueError, one sentence, where the argument `name`'s file can't be written, or is the `source`."""
-    folder = path.absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)) or path.is_dir():
+    try:
+        # to ask whether it can be written is not enough: Windows knows of its rights only when it is
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            possible = not path.is_dir()
+    except OSError:
+        possible = False
+    if not possible:
         raise ValueError(f"{name} must name a file in a folder that exists and can be written, not {str(path)!r}")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise ValueError(f"{name} {path} is the input itself")

@@ -7,6 +7,7 @@ name: the target is there whole or not at all.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from vszhdrv import __version__, light, matroska, targets
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction, sweep
 from vszhdrv.runs import requested
+from vszhdrv.zhdrv import checkpoint
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -112,7 +114,9 @@ def find_programs() -> Programs:
         ("long", "-fps_mode", "5.1 or newer"),
         ("encoder=libx265", "yuv420p10le", "with 10-bit libx265"),
     ):
-        about = subprocess.run([ffmpeg, "-hide_banner", "-h", topic], capture_output=True, text=True)
+        about = subprocess.run(
+            [ffmpeg, "-hide_banner", "-h", topic], capture_output=True, encoding="utf-8", errors="replace"
+        )
         if word not in about.stdout:
             raise RuntimeError(f"--out needs ffmpeg {needed}: {ffmpeg} is not enough")
     return Programs(ffmpeg, ffprobe)
@@ -315,7 +319,10 @@ def beside(programs: Programs, source: Path) -> Beside:
     """Raises RuntimeError where ffprobe can't read `source`."""
     command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
     probed = subprocess.run(
-        [*command, "stream=codec_type,start_time:format=start_time", source.resolve()], capture_output=True, text=True
+        [*command, "stream=codec_type,start_time:format=start_time", source.resolve()],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if probed.returncode:
         raise RuntimeError(f"ffprobe can't read {source}: {probed.stderr.strip()}")
@@ -335,7 +342,7 @@ def check_audio(programs: Programs, source: Path, target: Path) -> None:
         return
     read = [programs.ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-i", str(source.resolve())]
     copied = ["-map", "0:a", "-frames:a", "1", *container(target), "-y", os.devnull]
-    tried = subprocess.run([*read, *copied], capture_output=True, text=True)
+    tried = subprocess.run([*read, *copied], capture_output=True, encoding="utf-8", errors="replace")
     if tried.returncode:
         why = re.sub(r"^\[.*?\] ", "", (tried.stderr.strip().splitlines() or ["it says nothing"])[0])
         other = "" if target.suffix.lower() == ".mkv" else "; .mkv holds more kinds"
@@ -391,7 +398,7 @@ def write(
     command += ["-enc_time_base", f"{unit.numerator}:{unit.denominator}", *container(target)]
     try:
         yield from feed([*command, str(part.absolute())], clip, held, track, times)
-        part.replace(target)
+        checkpoint.put_in_place(part, target)
     finally:
         with suppress(OSError):  # what ffmpeg says of the folder says more
             part.unlink(missing_ok=True)
@@ -446,7 +453,12 @@ def feed(
         tempfile.TemporaryFile() as words,
         # In a group of its own: Ctrl-C is ours to answer, and the terminal would send it to the child as well.
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, process_group=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=words,
+            process_group=0,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same for Windows
         ) as program,
     ):
         assert program.stdin is not None
@@ -463,13 +475,13 @@ def feed(
                     yield n + 1
             program.stdin.close()
             whole = True
-        except BrokenPipeError:
-            pass  # it has ended, and says why
-        except BaseException:
-            program.kill()
-            raise
+        except BaseException as error:
+            # where it has ended, which Windows calls an invalid argument now and then, it says why
+            if not isinstance(error, OSError) or error.errno not in (errno.EPIPE, errno.EINVAL):
+                program.kill()
+                raise
         finally:
-            with suppress(BrokenPipeError):
+            with suppress(OSError):
                 program.stdin.close()
         failed = program.wait() or not whole
         words.seek(0)

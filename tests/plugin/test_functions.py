@@ -504,7 +504,11 @@ def test_train_needs_a_place_for_the_weights(
     assert failure(core.zhdrv.Train, make_clip(), path=str(tmp_path)) == (
         f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {str(tmp_path)!r}"
     )
-    monkeypatch.setattr("os.access", lambda folder, mode: folder != tmp_path)
+
+    def refuse(dir: Path) -> None:
+        raise PermissionError(f"Access is denied: {dir}")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     own = str(tmp_path / "own.safetensors")
     assert failure(core.zhdrv.Train, make_clip(), path=own) == (
         f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {own!r}"

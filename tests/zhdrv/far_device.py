@@ -24,6 +24,8 @@ counts: Counter[str] = Counter()
 """How often each operation was asked for."""
 pinned: list[torch.Size] = []
 """Shapes of the tensors that were wanted in page-locked memory."""
+emptied: list[bool] = []
+"""An entry for each time that unused memory was given back."""
 
 _aten = torch.ops.aten
 _CROSSING = {_aten._to_copy.default, _aten.copy_.default}
@@ -34,6 +36,9 @@ _tensor, _empty = torch.tensor, torch.empty
 class _Backend(_DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
+
+    def is_bf16_supported(self, including_emulation: bool = True) -> bool:
+        return including_emulation
 
 
 class Far(torch.Tensor):
@@ -113,6 +118,7 @@ def install() -> None:
     _library.fallback(_computed, "PrivateUse1")
     torch.__future__.set_swap_module_params_on_conversion(True)
     torch.tensor, torch.empty = _new_tensor, _new_empty  # type: ignore[assignment]
+    torch.accelerator.empty_cache = lambda: emptied.append(True)
     torch.accelerator.get_memory_info = lambda device=None, /: (MEMORY, 2**33)
     # A view is a tensor of its own here, and in inference mode may not be one of weights made outside.
     torch.inference_mode.__enter__ = torch.no_grad.__enter__  # type: ignore[method-assign, assignment]

@@ -52,10 +52,13 @@ def trains_in_little_memory(far: torch.device, codes: np.ndarray) -> None:
 
 def goes_on(far: torch.device, codes: np.ndarray) -> None:
     frames = frames_of(codes)
-    whole = last(train(frames, FAST, far, "fp32"))
-    for steps in (2, 4):  # in either round
-        state = next(progress.state() for progress in train(frames, FAST, far, "fp32") if progress.step == steps)
-        same(last(train(frames, FAST, far, "fp32", state)).best, whole.best)
+    for config, steps in ((FAST, 2), (FAST, 4), (PAPER, 3)):  # in either round
+        whole = last(train(frames, config, CPU, "fp32"))
+        for begun, ended in ((far, far), (far, CPU), (CPU, far)):
+            state = next(
+                progress.state() for progress in train(frames, config, begun, "fp32") if progress.step == steps
+            )
+            same(last(train(frames, config, ended, "fp32", state)).best, whole.best)
 
 
 def same(weights: Weights, expected: Weights) -> None:
@@ -109,6 +112,9 @@ def filters(far: torch.device, codes: np.ndarray) -> None:
     for frame, expected in zip(frames, here.frames(close=True), strict=True):
         np.testing.assert_allclose(frame, np.stack([np.asarray(plane) for plane in expected]), atol=1e-5)
     assert not far_device.counts and max(frame.max() for frame in frames) > 1
+    assert far_device.emptied == [True]  # after the training
+    vs.core.zhdrv.Expand(clip.std.Levels(max_out=200), weights=vs.core.zhdrv.Train(clip, epochs=1)).get_frame(0)
+    assert not far_device.counts["aten.convolution.default"]  # nothing clips: nothing is sent
 
 
 def is_found(far: torch.device, codes: np.ndarray) -> None:

@@ -140,6 +140,39 @@ def test_a_failed_write_leaves_everything_as_it_was(
     assert list(weights.parent.iterdir()) == [weights], "the temporary is gone"
 
 
+@pytest.mark.parametrize(("windows", "tries"), [(True, 3), (False, 1)])
+def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, windows: bool, tries: int
+) -> None:
+    tried = []
+    replace = os.replace
+
+    def held(*paths: str) -> None:
+        tried.append(paths)
+        if len(tried) < 3:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", held)
+    monkeypatch.setattr(checkpoint, "WINDOWS", windows)
+    before = weights.read_bytes()
+    if windows:
+        checkpoint.write_whole(weights, b"new")
+    else:
+        with pytest.raises(PermissionError, match=r"can't be written into the folder .*: Access is denied"):
+            checkpoint.write_whole(weights, b"new")
+    assert len(tried) == tries and weights.read_bytes() == (b"new" if windows else before)
+
+
+def test_windows_patience_ends(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, "replace", errno.EACCES)
+    monkeypatch.setattr(checkpoint, "WINDOWS", True)
+    monkeypatch.setattr(checkpoint, "PATIENCE_SECONDS", 0.1)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        checkpoint.write_whole(weights, b"new")
+    assert list(weights.parent.iterdir()) == [weights]
+
+
 def test_an_interrupted_write_leaves_everything_as_it_was(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = weights.read_bytes()
 

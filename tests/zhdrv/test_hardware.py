@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, kind: str | None, count: int = 1) -
     card = None if kind is None else torch.device(kind)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: card)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
 
 
 @pytest.mark.parametrize("kind", ["cuda", "xpu"])
@@ -57,13 +61,41 @@ def test_auto_asks_the_processor_for_bfloat16(
     assert hardware.choose_precision("auto", torch.device("cpu")) == precision
 
 
-@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("kind", ["cuda", "xpu"])
-def test_auto_asks_the_card_for_native_bfloat16(monkeypatch: pytest.MonkeyPatch, kind: str, native: bool) -> None:
-    module = torch.get_device_module(kind)
-    monkeypatch.setattr(module, "is_bf16_supported", lambda including_emulation: native or including_emulation)
-    assert hardware.choose_precision("auto", torch.device(kind, 0)) == ("bf16" if native else "fp32")
+def test_auto_asks_the_card_for_native_bfloat16(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    asked = [0]
+
+    @contextmanager
+    def device_index(index: int) -> Iterator[None]:
+        asked.append(index)
+        yield
+        asked.pop()
+
+    def only_the_second(including_emulation: bool) -> bool:
+        return including_emulation or asked[-1] == 1
+
+    monkeypatch.setattr(torch.accelerator, "device_index", device_index)
+    monkeypatch.setattr(torch.get_device_module(kind), "is_bf16_supported", only_the_second)
+    found = [hardware.choose_precision("auto", torch.device(kind, index)) for index in (0, 1)]
+    assert found == ["fp32", "bf16"]
     assert hardware.choose_precision("auto", torch.device("mps")) == "fp32"
+
+
+@pytest.mark.parametrize(("name", "precision"), [("gfx90a:sramecc+", "bf16"), ("gfx1100", "bf16"), ("gfx1030", "fp32")])
+def test_amds_cards_are_known_by_name(monkeypatch: pytest.MonkeyPatch, name: str, precision: str) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName=name))
+    assert hardware.choose_precision("auto", torch.device("cuda:0")) == precision
+
+
+def test_cards_that_torch_was_not_built_for_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "cuda", 3)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "sm_120", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((6, 1), (7, 5), (12, 0))[index])
+    assert hardware.devices() == ["cuda:1", "cuda:2", "cpu"]
+    assert hardware.choose_device("auto") == hardware.choose_device("cuda") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="not 'cuda:0'"):
+        hardware.choose_device("cuda:0")
 
 
 def test_a_precision_that_is_asked_for_is_taken() -> None:

@@ -221,7 +221,7 @@ def test_a_quarter_of_the_crops_is_not_made_brighter() -> None:
     shifts = [crop.shift_stops for crop in crops(frames(4, 400, 500), FAST)]
     assert shifts.count(0.0) / len(shifts) == pytest.approx(sampling.UNSHIFTED, abs=0.15)
     x = torch.rand(1, 3, 10, 10)
-    assert sampling.bounded_shift(x, 0.0) == 0
+    assert sampling.bounded_shifts(x, [0.0]) == [0]
 
 
 def test_the_papers_crops_are_320_or_what_fits_or_a_share_of_a_large_frame() -> None:
@@ -294,7 +294,7 @@ def test_frames_know_whether_and_where_they_clip() -> None:
 @given(st.integers(0, 1000), st.floats(0.5, 8), st.floats(0.2, 4))
 def test_a_simulated_overexposure_clips_a_bounded_share(seed: int, stops: float, power: float) -> None:
     x = torch.from_numpy(np.random.default_rng(seed).random((1, 3, 20, 20), np.float32)) ** power
-    bounded = sampling.bounded_shift(x, stops)
+    (bounded,) = sampling.bounded_shifts(x, [stops])
     assert sampling.MIN_SHIFT_STOPS <= bounded <= stops or bounded == stops
     over = (x * camera.gain(bounded - 1e-3) >= 1).any(1).float().mean()
     assert bounded == sampling.MIN_SHIFT_STOPS or over <= sampling.MOST_CLIPPED + 1e-6
@@ -303,10 +303,13 @@ def test_a_simulated_overexposure_clips_a_bounded_share(seed: int, stops: float,
 def test_the_bound_by_hand() -> None:
     x = torch.full((1, 3, 10, 10), 0.25)
     x[..., :5] = 0.5  # half of the pixels: more than may clip
-    assert sampling.bounded_shift(x, 6.0) == pytest.approx(camera.GAMMA)  # 0.5 becomes 1: one stop of code values
-    assert sampling.bounded_shift(x, 1.0) == 1.0
-    assert sampling.bounded_shift(torch.ones(1, 3, 10, 10), 3.0) == sampling.MIN_SHIFT_STOPS
-    assert math.isfinite(sampling.bounded_shift(torch.zeros(1, 3, 10, 10), 3.0))
+    assert sampling.bounded_shifts(x, [6.0]) == pytest.approx([camera.GAMMA])  # 0.5 becomes 1: one stop of code values
+    assert sampling.bounded_shifts(x, [1.0]) == [1.0]
+    assert sampling.bounded_shifts(torch.ones(1, 3, 10, 10), [3.0]) == [sampling.MIN_SHIFT_STOPS]
+    (dark,) = sampling.bounded_shifts(torch.zeros(1, 3, 10, 10), [3.0])
+    assert math.isfinite(dark)
+    both = torch.cat((x, torch.ones_like(x)))
+    assert sampling.bounded_shifts(both, [1.0, 6.0]) == [1.0, sampling.MIN_SHIFT_STOPS]  # each crop's own
 
 
 def piled_up(code: int, dtype: type = np.uint8, brighter: int = 0) -> np.ndarray:

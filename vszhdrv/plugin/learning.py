@@ -296,8 +296,11 @@ class Job:
             from vszhdrv.zhdrv import hardware
 
             device, precision = self.computing.hardware()
-            with hardware.memory_told(device):
-                yield from self._train(gathered, device, precision, slot, team)
+            try:
+                with hardware.memory_told(device):
+                    yield from self._train(gathered, device, precision, slot, team)
+            finally:
+                hardware.give_back_memory(device)
 
     def _gather(self) -> Generator[Reading, None, Frames]:
         return material.gather(self.clip, self.taught, self.colour, self.config)

@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import pickle
+import time
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -31,6 +32,10 @@ FORMAT = 1
 
 TEMPORARY = ".tmp"
 """How the names of unfinished files end: ``NAME.RANDOM.tmp`` beside NAME. A killed writer leaves one behind."""
+
+WINDOWS = os.name == "nt"
+PATIENCE_SECONDS = 2.0
+"""A file is put in its place this long after the first try at most."""
 
 _FORMAT_ENTRY = "vszhdrv_format"
 _DIGEST_ENTRY = "data_blake2b"
@@ -172,17 +177,34 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            put_in_place(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise OSError(
-            f"{path.name} can't be written into the folder {path.parent}: {error.strerror or error}"
-        ) from error
-    if os.name != "nt":  # Windows opens no folders, and journals its renames
+        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        raise kind(f"{path.name} can't be written into the folder {path.parent}: {error.strerror or error}") from error
+    if not WINDOWS:  # which opens no folders, and journals its renames
         with suppress(OSError):  # some network file systems can't; the file is in its place all the same
             _sync_folder(path.parent)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Rename `part` to `path`, replacing what is there.
+
+    Windows refuses that while another program has either of them open. Indexers and virus scanners do so for moments,
+    just when a file is new, so that it is tried again. Raises OSError as `Path.replace`.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            part.replace(path)
+            return
+        except PermissionError:
+            if not WINDOWS or time.monotonic() - begun > PATIENCE_SECONDS:
+                raise
+            time.sleep(0.05)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ clips, but does not compress: so what it records is coded and decoded again, whe
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -51,7 +52,7 @@ def shows(frames: sampling.Frames, config: Config) -> bool:
             if crop.shift_stops == 0:
                 continue  # its holes are the source's own
             x = sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, torch.device("cpu"))
-            made += _holes(camera.shift(x, sampling.bounded_shift(x, crop.shift_stops)))
+            made += _holes(camera.shift(x, *sampling.bounded_shifts(x, [crop.shift_stops])))
     share, usual = (holes / max(inside, 1) for holes, inside in (found, made))
     return bool(share > MORE * usual and found[0] >= FEWEST)
 
@@ -77,20 +78,28 @@ def coded(sdr: Tensor, step: float, top: int, left: int) -> Tensor:
     height, width = sdr.shape[-2:]
     whole = 2 * BLOCK  # of luma, under one block of chroma
     x = F.pad(sdr, (left, -(left + width) % whole, top, -(top + height) % whole), mode="replicate")
-    matrix = sdr.new_tensor(BT709)
+    matrix, inverse, _ = _constants(sdr.device)
     with torch.autocast(sdr.device.type, enabled=False):
         ycc = torch.einsum("ij,bjhw->bihw", matrix, x)
         luma, chroma = ycc[:, :1], F.avg_pool2d(ycc[:, 1:], 2)
         chroma = F.interpolate(_quantised(chroma, step), scale_factor=2, mode="bilinear", align_corners=False)
         decoded = torch.cat((_quantised(luma, step), chroma), dim=1)
-        rgb = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(matrix), decoded)
+        rgb = torch.einsum("ij,bjhw->bihw", inverse, decoded)
     return camera.round8(rgb[..., top : top + height, left : left + width].clamp(0, 1))
+
+
+@cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """BT709, its inverse, and the cosine transform of a block: every copy to a card would hold a step up."""
+    matrix = torch.tensor(BT709)
+    cosines = torch.tensor(fft.dct(np.eye(BLOCK), norm="ortho", axis=0), dtype=torch.float32)
+    return matrix.to(device), torch.linalg.inv(matrix).to(device), cosines.to(device)
 
 
 def _quantised(x: Tensor, step: float) -> Tensor:
     """The planes after their blocks' cosine transform, whole steps of its coefficients, and the way back."""
     batch, planes, height, width = x.shape
-    cosines = x.new_tensor(fft.dct(np.eye(BLOCK), norm="ortho", axis=0))
+    _, _, cosines = _constants(x.device)
     blocks = x.reshape(batch, planes, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
     coefficients = cosines @ blocks @ cosines.T
     coefficients = coefficients.sign() * torch.floor(coefficients.abs() / step + ROUNDING) * step

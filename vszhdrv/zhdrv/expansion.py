@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from . import camera
 from .config import STEP_STOPS, Config
-from .hardware import Precision, has_streams
+from .hardware import Precision, has_streams, is_out_of_memory, wait
 from .losses import EPSILON
 from .network import UNet
 from .overlays import Overlays
@@ -78,9 +78,9 @@ class Expander:
         compressed: bool = False,
         tile_pad: int | None = None,
     ) -> None:
-        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         if has_streams(device):
-            torch.accelerator.current_stream(device).synchronize()  # the weights are for other streams, too
+            wait(device)  # the weights are for other streams, too
         self.config = config
         self.device = device
         self.precision = precision
@@ -128,8 +128,8 @@ class Expander:
         frame = [torch.from_numpy(plane) for plane in planes]
         if self.device.type == "cpu":
             self._brighten(frame)
-        else:
-            self._brighten_there(frame)
+        elif self.config.head == "ratio" or not all(plane.max() < self.foot for plane in planes):
+            self._brighten_there(frame)  # else nothing clips, and the way there and back is spared
 
     def _brighten_there(self, planes: Planes) -> None:
         """`_brighten` on the device; waits for this thread's stream alone."""
@@ -142,7 +142,7 @@ class Expander:
         self._brighten(linear.unbind())
         host.copy_(linear, non_blocking=streams)
         if streams:
-            torch.accelerator.current_stream(self.device).synchronize()
+            wait(self.device)
         for row, plane in zip(host, planes, strict=True):
             plane.copy_(row)
 
@@ -200,7 +200,9 @@ class Expander:
                         return list(evaluate(self.network, picture, size, tile, wanted, self.tile_pad))
                     # a card is kept waiting by many small steps, and by every question what clips
                     return list(evaluate_at_once(self.network, picture, size, tile, self.tile_pad))
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 with self._cutting:
                     if self.tile in (None, tile):  # else another thread has made them smaller meanwhile
                         smaller = whole_strides(min(tile[0], size[0]) // 2, min(tile[1], size[1]) // 2, self.network)

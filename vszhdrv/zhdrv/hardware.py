@@ -4,12 +4,13 @@ what the machine has."""
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -20,8 +21,8 @@ STREAMS_BYTES = 3 * 2**28
 """What all streams on a processor may take together, where their number is not given."""
 CARD_STREAMS = 4
 """No more streams on a card: one each copies in, computes and copies out, and one gets ready."""
-_BF16_KINDS = ("cuda", "xpu")
-"""Kinds of accelerators that can be asked whether they multiply bfloat16 natively."""
+BF16_AMD = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
+"""AMD's architectures that multiply bfloat16 natively: CDNA, RDNA 3 and later. Asked by torch, all say that they do."""
 
 KEPT_BYTES = 2**28
 """Memory that is let go at the end of a heap is kept by the process, up to this much, ..."""
@@ -29,7 +30,10 @@ KEPT_BLOCK_BYTES = 2**25
 """... but for blocks over this, the most that glibc takes."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What is said by MPS, and by the processor's allocator on Linux and macOS, and on Windows."""
 _this_thread = threading.local()
+_one_queue = threading.Lock()
 
 
 def devices() -> list[str]:
@@ -43,7 +47,18 @@ def devices() -> list[str]:
         return ["cpu"]
     if not has_streams(kind):
         return [kind.type, "cpu"]
-    return [*(f"{kind.type}:{index}" for index in range(torch.accelerator.device_count())), "cpu"]
+    cards = range(torch.accelerator.device_count())
+    return [*(f"{kind.type}:{index}" for index in cards if _has_kernels(kind, index)), "cpu"]
+
+
+def _has_kernels(kind: torch.device, index: int) -> bool:
+    """Whether this build of torch computes on the card: it leaves out NVIDIA's oldest, and lists them all the same."""
+    built_for = [re.match(r"sm_(\d+)", name) for name in torch.cuda.get_arch_list()]
+    oldest = min((int(match[1]) for match in built_for if match), default=0)  # none where it is ROCm's
+    if kind.type != "cuda" or not oldest:
+        return True
+    major, minor = torch.cuda.get_device_capability(index)
+    return 10 * major + minor >= oldest
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,7 +67,7 @@ def choose_device(name: str) -> torch.device:
     Raises ValueError, naming those that are there, where it is not.
     """
     here = devices()
-    wanted = here[0] if name in ("auto", here[0].removesuffix(":0")) else name
+    wanted = here[0] if name in ("auto", here[0].split(":")[0]) else name
     if wanted not in here:
         raise ValueError(f"device must be auto or one of those here ({', '.join(here)}), not {name!r}")
     return torch.device(wanted)
@@ -72,9 +87,13 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()
         return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
-    if device.type in _BF16_KINDS:
+    if not has_streams(device):
+        return "fp32"
+    if torch.version.hip is not None:
+        architecture = torch.cuda.get_device_properties(device).gcnArchName
+        return "bf16" if architecture.startswith(BF16_AMD) else "fp32"
+    with torch.accelerator.device_index(device.index):  # the card that is asked
         return "bf16" if torch.get_device_module(device).is_bf16_supported(including_emulation=False) else "fp32"
-    return "fp32"
 
 
 def has_streams(device: torch.device) -> bool:
@@ -110,12 +129,19 @@ def free_memory(device: torch.device) -> int:
     return 0
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch has found no memory: only some devices have an exception for it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
 @contextmanager
 def memory_told(device: torch.device) -> Iterator[None]:
-    """Where a card's memory ends inside, a RuntimeError of one sentence is raised; torch's own has a paragraph."""
+    """Where memory ends inside, a RuntimeError of one sentence is raised; torch's own has a paragraph."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise RuntimeError(
             f"{device} is out of memory: close what else uses it, have less computed at the same time (num_streams, "
             "tile), or set device to cpu"
@@ -124,24 +150,46 @@ def memory_told(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def lane(device: torch.device, threads: int) -> Iterator[None]:
-    """What is computed inside leaves room for others: on a processor it takes so many threads, on a card a stream.
+    """What is computed inside leaves room for others: it takes so many threads of the processor, and a card's stream.
 
     The number is this thread's alone, and what it was before afterwards; that of other threads, and torch's own for the
     process, stay as they are.
     """
-    if has_streams(device):
-        streams = _this_thread.__dict__.setdefault("streams", {})
-        if device not in streams:
-            streams[device] = torch.Stream(device)
-        with streams[device]:
-            yield
-    elif device.type == "cpu":
-        torch.get_num_threads()  # torch sets a new thread's number when it is first asked, and would undo ours
-        keep_memory()
-        with _openmp().limit(limits=threads):
-            yield
-    else:
+    torch.get_num_threads()  # torch sets a new thread's number when it is first asked, and would undo ours
+    keep_memory()
+    with _openmp().limit(limits=threads), _queue(device):
         yield
+
+
+def _queue(device: torch.device) -> AbstractContextManager[Any]:
+    """What a thread's work for a device waits in line in."""
+    if device.type == "cpu":
+        return nullcontext()
+    if not has_streams(device):
+        return _one_queue  # Apple's has one, which torch does not let several threads fill
+    streams = _this_thread.__dict__.setdefault("streams", {})
+    if device not in streams:
+        # else leaving the stream would go back to the first card, and take memory of it
+        torch.accelerator.set_device_index(device)
+        streams[device] = torch.Stream(device)
+    stream: torch.Stream = streams[device]
+    return stream
+
+
+def wait(device: torch.device) -> None:
+    """Return when this thread's stream has done its work; the processor is for others meanwhile."""
+    if device.type == "cuda":  # whose streams are waited for in a busy loop
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(device))
+        done.synchronize()
+    else:
+        torch.accelerator.current_stream(device).synchronize()
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Let others have what torch keeps of a card's memory for its own next tensors."""
+    if has_streams(device):
+        torch.accelerator.empty_cache()
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Literal, cast
 
 import torch
@@ -140,7 +141,10 @@ def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor
 
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
     """`coarse`, made twice as high and wide, and `fine`, channel by channel."""
-    large = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    # Cards interpolate in float32 within autocast, which is twice the memory. Gradients, which add up, need that.
+    exact = coarse.device.type == "cpu" or torch.is_grad_enabled()
+    with nullcontext() if exact else torch.autocast(coarse.device.type, enabled=False):
+        large = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
     if large.requires_grad and large.is_contiguous(memory_format=torch.channels_last):
         # The gradient is a slice of that of both, on which the way back through the interpolation takes thrice as long.
         large.register_hook(_channels_last)  # type: ignore[no-untyped-call]

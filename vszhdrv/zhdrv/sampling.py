@@ -383,8 +383,9 @@ def most_exposed(frames: Frames) -> Tensor:
     return scaled(max(frames.pixels, key=_clipped_share))
 
 
-def bounded_shift(x: Tensor, stops: float) -> float:
-    """The shift, made smaller where more than `MOST_CLIPPED` of the crop `(1, 3, height, width)` would clip."""
-    highest = x.amax(1).flatten()
-    threshold = float(highest.kthvalue(math.ceil((1 - MOST_CLIPPED) * highest.numel())).values)
-    return min(stops, max(MIN_SHIFT_STOPS, -GAMMA * math.log2(max(threshold, 1e-3))))
+def bounded_shifts(x: Tensor, stops: Sequence[float]) -> list[float]:
+    """The shifts of the crops `(batch, 3, height, width)`, made smaller where more than `MOST_CLIPPED` would clip."""
+    highest = x.amax(1).flatten(1)
+    thresholds = highest.kthvalue(math.ceil((1 - MOST_CLIPPED) * highest.shape[1])).values.tolist()
+    bounds = [max(MIN_SHIFT_STOPS, -GAMMA * math.log2(max(threshold, 1e-3))) for threshold in thresholds]
+    return [min(shift, bound) for shift, bound in zip(stops, bounds, strict=True)]

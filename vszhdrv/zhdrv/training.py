@@ -102,10 +102,16 @@ class Progress:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state, of whatever device and layout of memory."""
         state = dict(state)
         self.network.load_state_dict(state.pop("weights"))
-        self.optimizer.load_state_dict(state.pop("optimizer"))
+        own = [group["fused"] for group in self.optimizer.param_groups]
+        saved = state.pop("optimizer")
+        groups = [{**group, "fused": fused} for group, fused in zip(saved["param_groups"], own, strict=True)]
+        self.optimizer.load_state_dict({**saved, "param_groups": groups})
+        for parameter, moments in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # a fused step goes through memory as it lies
+                moments[name] = torch.empty_like(parameter).copy_(moments[name])
         self.schedule.load_state_dict(state.pop("schedule"))
         for name, value in state.items():
             setattr(self, name, value)
@@ -159,7 +165,7 @@ def train(
         for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
             if number < progress.step - progress.epoch * steps_per_epoch:
                 continue  # done in an earlier sitting
-            started = time.monotonic()
+            started = time.perf_counter()
             with torch.enable_grad(), autocast:
                 reconstruction, temporal = _objective(asked, frames, crops, config, device, layout, consensus)
                 total = (1 - config.alpha) * reconstruction + config.alpha * temporal
@@ -178,7 +184,7 @@ def train(
                 losses_now = torch.stack((total, reconstruction, temporal)).tolist()  # a card is asked once
                 progress.sums = [a + b for a, b in zip(progress.sums, losses_now, strict=True)]
                 progress.step += 1
-                progress.seconds += time.monotonic() - started
+                progress.seconds += time.perf_counter() - started
                 if progress.step == (progress.epoch + 1) * steps_per_epoch:
                     _finish_epoch(progress, lr)
                 progress.settled = True
@@ -207,12 +213,12 @@ def _begin_second_round(
             return answer(learned, x)
 
     progress.comparing = True
-    started = time.monotonic()
+    started = time.perf_counter()
     for _ in consensus.ask(learned_answer):
-        progress.seconds += time.monotonic() - started
+        progress.seconds += time.perf_counter() - started
         progress.frames_done += 1
         yield
-        started = time.monotonic()
+        started = time.perf_counter()
     progress.comparing = False
 
 
@@ -280,7 +286,7 @@ def _stops_objective(
     x = torch.cat(
         [sampling.cut(frames, place, crop, config.crop, device) for place, crop in _places(frames, crops, config)]
     )
-    shifts = [sampling.bounded_shift(one[None], crop.shift_stops) for one, crop in zip(x, crops, strict=False)]
+    shifts = sampling.bounded_shifts(x[: len(crops)], [crop.shift_stops for crop in crops])
     shifts *= len(x) // len(crops)
     f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
     seen = f
