@@ -244,7 +244,7 @@ def _learning(parser: Parser) -> None:
     )
     add("--transfer_in", metavar="NAME", help="the same for its transfer (709, srgb, linear, ...)")
     add("--range_in", metavar="NAME", help="the same for its range (full, limited)")
-    add("--cache", metavar="DIR", help="where trained networks and light levels are kept; '' for nowhere")
+    add("--cache", metavar="DIR", help="where trained networks and light levels are kept; --cache= for nowhere")
 
 
 def _look(parser: Parser, peak: str) -> None:
