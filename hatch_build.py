@@ -74,6 +74,8 @@ def compile_bridge(root: Path, folder: Path, version: str) -> tuple[Path, str]:
     compiler = c_compiler()
     machine = run([*compiler, "-dumpmachine"]).strip()
     library = folder / next((name for system, name in LIBRARIES.items() if system in machine), "libzhdrv.so")
+    if os.name == "nt" and library.suffix != ".dll":  # as Cygwin's and MSYS's
+        raise SystemExit(f"building vszhdrv needs a C compiler for Windows, and {compiler[0]!r} is for {machine}")
     options = ["-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fvisibility=hidden"]
     if library.suffix != ".dll":
         options.append("-fPIC")

@@ -396,6 +396,8 @@ def write(
         command += ["-vf", f"settb={unit.numerator}/{unit.denominator},setpts=PTS+{later}"]
     command += ["-fps_mode", "passthrough", *encoder(content, look), "-preset", "medium", "-crf", f"{look.crf:g}"]
     command += ["-enc_time_base", f"{unit.numerator}:{unit.denominator}", *container(target)]
+    if target.suffix.lower() == ".mp4":
+        command += ["-movflags", "+faststart"]  # players on the web begin before they have all of it
     try:
         yield from feed([*command, str(part.absolute())], clip, held, track, times)
         checkpoint.put_in_place(part, target)
@@ -409,7 +411,7 @@ def container(target: Path) -> list[str]:
     options = ["-c:a", "copy", "-f", CONTAINERS[target.suffix.lower()]]
     if target.suffix.lower() == ".mp4":
         # Apple's players open no hev1; older ffmpegs call FLAC and TrueHD in .mp4 experimental
-        options += ["-tag:v", "hvc1", "-movflags", "+faststart", "-strict", "experimental"]
+        options += ["-tag:v", "hvc1", "-strict", "experimental"]
     return options
 
 

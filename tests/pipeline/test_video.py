@@ -151,6 +151,8 @@ def test_hdr10_file(source: Path, hdr10: Path, media: Path, zhdrv: Callable[...,
         assert sound(path) == sound(source)
         assert np.diff(times(path)) == pytest.approx(1001 / 24000, abs=1.1e-3)  # .mkv counts in ms
     assert streams(media / "hdr10.mp4")["video"]["codec_tag_string"] == "hvc1"
+    content = (media / "hdr10.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # a browser can begin before it has all
     assert float(streams(media / "hdr10.mp4")["video"]["duration"]) == float(streams(source)["video"]["duration"])
     assert not leftovers(media)
 
@@ -285,7 +287,7 @@ def test_levels(source: Path, hdr10: Path, zhdrv: Callable[..., int], capsys: py
         data for data in streams(hdr10)["video"]["side_data_list"] if data["side_data_type"].startswith("Content")
     )
     assert lines["MaxCLL"] == f"{light['max_content']} nits" and lines["MaxFALL"] == f"{light['max_average']} nits"
-    assert f"--max-cll {light['max_content']},{light['max_average']}" in lines["x265"]
+    assert f'--max-cll "{light["max_content"]},{light["max_average"]}"' in lines["x265"]
     assert zhdrv("levels", source, "--peak", "300") == 0
     out, err = capsys.readouterr()
     assert "measuring" in err and int(out.split()[1]) <= 300
