@@ -34,7 +34,6 @@ import argparse
 import itertools
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -471,11 +470,14 @@ def memory(options: argparse.Namespace) -> list[Row]:
 def take_memory(width: int, height: int, device: str) -> None:
     """In a process of its own: the peaks, in MiB, of its memory over what it had after its imports, and of a card's."""
     expander = network_of("fast", width, height, torch.device(device))
+    import resource  # Windows has none
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clip = job_of(repeated(width, height, 8), expander)
     for _ in clip.frames(close=True):
         pass
-    peaks = [(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024]
+    peaks = [(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit]
     if hardware.has_streams(expander.device):
         peaks.append(torch.accelerator.max_memory_allocated(expander.device) / 2**20)
     print(*peaks, sep=",")
