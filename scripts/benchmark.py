@@ -469,9 +469,9 @@ def memory(options: argparse.Namespace) -> list[Row]:
 
 def take_memory(width: int, height: int, device: str) -> None:
     """In a process of its own: the peaks, in MiB, of its memory over what it had after its imports, and of a card's."""
-    expander = network_of("fast", width, height, torch.device(device))
     import resource  # Windows has none
 
+    expander = network_of("fast", width, height, torch.device(device))
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clip = job_of(repeated(width, height, 8), expander)
