@@ -142,9 +142,10 @@ def memory_told(device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        other = "" if device.type == "cpu" else ", or set device to cpu"
         raise RuntimeError(
-            f"{device} is out of memory: close what else uses it, have less computed at the same time (num_streams, "
-            "tile), or set device to cpu"
+            f"{device} is out of memory: close what else uses it, or have less computed at the same time "
+            f"(num_streams, tile){other}"
         ) from error
 
 
