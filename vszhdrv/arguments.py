@@ -119,9 +119,9 @@ def main_parser() -> Parser:
         "1 GB of memory are expanded twice for it. Odd sizes get one more column or row, a copy of the last.",
     )
     file.add_argument("--out", type=Path, metavar="FILE", help=".mkv or .mp4 to write")
-    file.add_argument("--hlg", action="store_true", help="HLG instead of HDR10")
+    file.add_argument("--hlg", action="store_true", default=None, help="HLG instead of HDR10")
     file.add_argument("--crf", type=number(float), metavar="Q", help="libx265's quality, 0 to 51 (12)")
-    file.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
+    file.add_argument("--overwrite", action="store_true", default=None, help="replace FILE if it is there")
     return parser
 
 
@@ -267,11 +267,11 @@ def _look(parser: Parser, peak: str) -> None:
 
 
 def _exr(parser: Parser) -> argparse._ArgumentGroup:
-    """What EXR files are written, and where; None or False stands for what was not typed."""
+    """What EXR files are written, and where; None stands for what was not typed."""
     frames = parser.add_argument_group("EXR frames")
     frames.add_argument("--runs", type=Path, metavar="DIR", help=f"where the run folder goes ({RUNS})")
     depth = frames.add_mutually_exclusive_group()
-    depth.add_argument("--half", action="store_true", help="16-bit float (default)")
-    depth.add_argument("--float", action="store_true", help="32-bit float")
+    depth.add_argument("--half", action="store_true", default=None, help="16-bit float (default)")
+    depth.add_argument("--float", action="store_true", default=None, help="32-bit float")
     frames.add_argument("--compression", metavar="NAME", help="none, zip (default), zips, piz, dwaa, dwab, htj2k32")
     return frames

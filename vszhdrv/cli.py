@@ -132,19 +132,14 @@ def say(text: str) -> None:
 
 def learn_and_expand(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
-    into_file = arguments.out is not None
-    for name in ("runs", "half", "float", "compression") if into_file else ("hlg", "crf", "overwrite"):
-        value = getattr(arguments, name)
-        if value is not None and value is not False:
-            raise ValueError(
-                f"--{name} is for a run folder with EXR frames, which --out does not make"
-                if into_file
-                else f"--{name} is for a file that plays: name it with --out"
-            )
-    if into_file:
-        write_file(arguments)
-    else:
+    if arguments.out is None:
+        for name in given(arguments, ("hlg", "crf", "overwrite")):
+            raise ValueError(f"--{name} is for a file that plays: name it with --out")
         write_folder(arguments)
+    else:
+        for name in given(arguments, ("runs", "half", "float", "compression")):
+            raise ValueError(f"--{name} is for a run folder with EXR frames, which --out does not make")
+        write_file(arguments)
 
 
 def processes() -> int:
@@ -369,8 +364,8 @@ def write_file(arguments: argparse.Namespace) -> None:
     settings_of(arguments)
     peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
     crf = video.CRF if arguments.crf is None else arguments.crf
-    look = video.Look(peak, arguments.white, arguments.hlg, crf, arguments.strength)
-    video.check_target(arguments.out, arguments.input, overwrite=arguments.overwrite)
+    look = video.Look(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
+    video.check_target(arguments.out, arguments.input, overwrite=bool(arguments.overwrite))
     programs = video.find_programs()
     if arguments.input.is_file():
         video.check_audio(programs, arguments.input, arguments.out)

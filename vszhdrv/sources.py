@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +113,11 @@ def first_track(source: Path, index: Path | None) -> vs.VideoNode:
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
 
 
+def captured(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What ffmpeg or ffprobe says, which is UTF-8 whatever the system's own encoding is."""
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+
+
 def shaped_by_container(clip: vs.VideoNode, source: Path) -> vs.VideoNode:
     """The clip with the sample aspect ratio that its file says, where ffprobe is installed to read it.
 
@@ -121,9 +126,7 @@ def shaped_by_container(clip: vs.VideoNode, source: Path) -> vs.VideoNode:
     if (ffprobe := shutil.which("ffprobe")) is None:
         return clip
     command = [ffprobe, "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=sample_aspect_ratio"]
-    probed = subprocess.run(
-        [*command, "-of", "csv=p=0", source.resolve()], capture_output=True, encoding="utf-8", errors="replace"
-    )
+    probed = captured([*command, "-of", "csv=p=0", str(source.resolve())])
     ratio = re.match(r"([1-9]\d*):([1-9]\d*)", probed.stdout)
     return clip.std.SetFrameProps(_SARNum=int(ratio[1]), _SARDen=int(ratio[2])) if ratio else clip
 

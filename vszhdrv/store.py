@@ -262,7 +262,7 @@ class Store:
         """With the lock held: take a damaged file out of the way; an earlier one of the same name is replaced."""
         key, kind = path.name.split(".", 1)
         aside = path.with_name(f"{key}.damaged.{kind}")
-        path.replace(aside)
+        checkpoint.put_in_place(path, aside)
         self._warn(f"{error}; it is set aside as {aside.name}")
 
     def _sweep(self, networks: Path, own: str) -> None:

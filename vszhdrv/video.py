@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from vszhdrv import __version__, light, matroska, targets
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction, sweep
 from vszhdrv.runs import requested
+from vszhdrv.sources import captured
 from vszhdrv.zhdrv import checkpoint
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ def find_programs() -> Programs:
         ("long", "-fps_mode", "5.1 or newer"),
         ("encoder=libx265", "yuv420p10le", "with 10-bit libx265"),
     ):
-        about = subprocess.run(
-            [ffmpeg, "-hide_banner", "-h", topic], capture_output=True, encoding="utf-8", errors="replace"
-        )
+        about = captured([ffmpeg, "-hide_banner", "-h", topic])
         if word not in about.stdout:
             raise RuntimeError(f"--out needs ffmpeg {needed}: {ffmpeg} is not enough")
     return Programs(ffmpeg, ffprobe)
@@ -318,12 +317,7 @@ class Beside:
 def beside(programs: Programs, source: Path) -> Beside:
     """Raises RuntimeError where ffprobe can't read `source`."""
     command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
-    probed = subprocess.run(
-        [*command, "stream=codec_type,start_time:format=start_time", source.resolve()],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    probed = captured([*command, "stream=codec_type,start_time:format=start_time", str(source.resolve())])
     if probed.returncode:
         raise RuntimeError(f"ffprobe can't read {source}: {probed.stderr.strip()}")
     found = json.loads(probed.stdout)
@@ -342,7 +336,7 @@ def check_audio(programs: Programs, source: Path, target: Path) -> None:
         return
     read = [programs.ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-i", str(source.resolve())]
     copied = ["-map", "0:a", "-frames:a", "1", *container(target), "-y", os.devnull]
-    tried = subprocess.run([*read, *copied], capture_output=True, encoding="utf-8", errors="replace")
+    tried = captured([*read, *copied])
     if tried.returncode:
         why = re.sub(r"^\[.*?\] ", "", (tried.stderr.strip().splitlines() or ["it says nothing"])[0])
         other = "" if target.suffix.lower() == ".mkv" else "; .mkv holds more kinds"

@@ -34,6 +34,7 @@ TEMPORARY = ".tmp"
 """How the names of unfinished files end: ``NAME.RANDOM.tmp`` beside NAME. A killed writer leaves one behind."""
 
 WINDOWS = os.name == "nt"
+"""Where an open file can not be replaced, and a folder not be opened."""
 PATIENCE_SECONDS = 2.0
 """A file is put in its place this long after the first try at most."""
 

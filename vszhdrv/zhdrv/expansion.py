@@ -79,8 +79,7 @@ class Expander:
         tile_pad: int | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        if has_streams(device):
-            wait(device)  # the weights are for other streams, too
+        wait(device)  # the weights are for other streams, too
         self.config = config
         self.device = device
         self.precision = precision
@@ -141,8 +140,7 @@ class Expander:
         linear = host.to(self.device, non_blocking=streams)
         self._brighten(linear.unbind())
         host.copy_(linear, non_blocking=streams)
-        if streams:
-            wait(self.device)
+        wait(self.device)
         for row, plane in zip(host, planes, strict=True):
             plane.copy_(row)
 

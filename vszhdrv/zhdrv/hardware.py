@@ -178,12 +178,12 @@ def _queue(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def wait(device: torch.device) -> None:
-    """Return when this thread's stream has done its work; the processor is for others meanwhile."""
+    """Return when this thread's stream has done its work, where there is one; the processor is for others meanwhile."""
     if device.type == "cuda":  # whose streams are waited for in a busy loop
         done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(device))
         done.synchronize()
-    else:
+    elif has_streams(device):
         torch.accelerator.current_stream(device).synchronize()
 
 
