@@ -405,8 +405,9 @@ def consensus_of(size: tuple[int, int], device: torch.device) -> Callable[[], in
             return training.answer(expander.network, x)
 
     def run() -> int:
-        for _ in consensus.Consensus(held, device, expander.config.stride).ask(answer):
-            pass
+        with hardware.Lanes(device, expander.config.crops) as lanes:
+            for _ in consensus.Consensus(held, device, expander.config.stride).ask(answer, lanes):
+                pass
         synchronized(device)
         return CONSULTED
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vszhdrv.zhdrv import camera, consensus, sampling
+from vszhdrv.zhdrv import camera, consensus, hardware, sampling
 from vszhdrv.zhdrv.consensus import Consensus
 
 CPU = torch.device("cpu")
@@ -47,11 +47,13 @@ def saying(frames: sampling.Frames, stops: Sequence[float]) -> consensus.Answer:
     return lambda x: torch.full_like(x, next(n for y, n in zip(known, stops, strict=True) if torch.equal(x, y)))
 
 
-def asked(frames: sampling.Frames, answer: consensus.Answer, scale: int = 1) -> Consensus:
+def asked(frames: sampling.Frames, answer: consensus.Answer, scale: int = 1, threads: int = 1) -> Consensus:
     """The consensus of the frames."""
     agreed = Consensus(frames, CPU, scale)
-    for _ in agreed.ask(answer):
-        pass
+    with hardware.Lanes(CPU, threads) as lanes:
+        assert lanes.count == threads
+        for _ in agreed.ask(answer, lanes):
+            pass
     return agreed
 
 
@@ -73,6 +75,15 @@ def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
     assert len(found) > 1000
     assert found.median() == pytest.approx(expected, abs=0.1)
     assert ((found - expected).abs() < 0.1).float().mean() > 0.8  # not at the lamp's edge
+
+
+def test_threads_that_share_the_neighbours_agree_on_the_same() -> None:
+    frames = filmed()
+    answers = saying(frames, [STOPS + n / 10 for n in range(17)])
+    alone = [means(asked(frames, answers), frames, n) for n in range(17)]
+    torch.set_num_threads(2)  # conftest.py's fixture puts it back
+    shared = asked(frames, answers, threads=2)
+    assert all(torch.equal(means(shared, frames, n), alone[n]) for n in range(17))
 
 
 def test_neighbours_speak_at_the_frames_own_exposure() -> None:

@@ -59,8 +59,12 @@ SHIFT = torch.full((1, 1, 1, 1), 2.0)
 HALF_A_STOP_UNDER_WHITE = 0.5 ** (0.5 / 2.2)  # in the working encoding: 1.5 stops over white when shifted by 2
 
 
+def divided(mean: losses.Mean) -> Tensor:
+    return mean.sum / mean.weight.clamp(min=1)
+
+
 def wrong(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor = SHIFT) -> Tensor:
-    return losses.censored(stops, losses.truth(sdr, f, shift_stops), losses.excess(sdr))
+    return divided(losses.censored(stops, losses.truth(sdr, f, shift_stops), losses.excess(sdr)))
 
 
 def test_known_clipped_pixels_want_their_true_stops() -> None:
@@ -178,7 +182,8 @@ def test_an_error_that_stays_the_same_from_frame_to_frame_is_steady() -> None:
     sdr, f = torch.cat((grey(HALF_A_STOP_UNDER_WHITE),) * 2), torch.ones(2, *grey(1.0).shape[1:])
 
     def loss(sdr: Tensor, before: float, after: float) -> float:
-        return losses.steady(torch.cat((grey(before), grey(after))), losses.truth(sdr, f, TWO_SHIFTS)).item()
+        stops = torch.cat((grey(before), grey(after)))
+        return divided(losses.steady(stops, losses.truth(sdr, f, TWO_SHIFTS))).item()
 
     assert loss(sdr, 1.5, 1.5) == loss(sdr, 2.5, 2.5) == 0
     assert loss(sdr, 1.5, 2.5) == pytest.approx(losses.KNEE_STOPS * (1 - losses.KNEE_STOPS / 2))
@@ -192,4 +197,4 @@ def test_only_where_both_truths_are_known_can_an_error_be_unsteady() -> None:
         (torch.cat((grey(HALF_A_STOP_UNDER_WHITE), grey(1.0))), torch.ones_like(stops)),
         (torch.cat((grey(HALF_A_STOP_UNDER_WHITE),) * 2), torch.cat((grey(1.0), grey(0.5)))),
     ):
-        assert losses.steady(stops, losses.truth(sdr, f, TWO_SHIFTS)) == 0
+        assert divided(losses.steady(stops, losses.truth(sdr, f, TWO_SHIFTS))) == 0

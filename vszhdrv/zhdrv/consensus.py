@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import camera, sampling
+from .hardware import Lanes
 
 PAIRS = 32
 """Frames that are learned from together with their successors, at most, however many are held."""
@@ -73,14 +75,13 @@ class Consensus:
         """The frames of these pairs."""
         self.scale = scale
         self._device = device
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         height, width = held.pixels.shape[-2:]
         size = [1, 1, -(-height // scale), -(-width // scale)]
         self._grid = F.affine_grid(torch.eye(2, 3, device=device)[None], size, align_corners=True)
         self._codes: dict[int, Tensor] = {}
 
     @torch.inference_mode()
-    def ask(self, answer: Answer) -> Iterator[None]:
+    def ask(self, answer: Answer, lanes: Lanes) -> Iterator[None]:
         """Ask the network that has learned, and bring its answers together; yields after each of `places`."""
         pixels = self.frames.pixels
         views: dict[int, _View] = {}
@@ -90,7 +91,7 @@ class Consensus:
             for k in (place, *near):
                 if k not in views:
                     views[k] = self._view(sampling.scaled(pixels[k].to(self._device))[None], answer)
-            mean = self._mean(views[place], [views[k] for k in near])
+            mean = self._mean(views[place], [views[k] for k in near], lanes)
             self._codes[place] = (mean[0] * PER_STOP).round().clamp(0, 255).byte()
             yield
 
@@ -115,34 +116,43 @@ class Consensus:
     def _pooled(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.scale, ceil_mode=True)
 
-    def _mean(self, here: _View, near: list[_View]) -> Tensor:
+    def _mean(self, here: _View, near: list[_View], lanes: Lanes) -> Tensor:
         """The frame's answer and its neighbours' light, along motion and at its exposure; never under white."""
-        own_sdr, own_stops = here.values.chunk(2, dim=1)
+        own_stops = here.values[:, 3:]
         total, weights = own_stops.clamp(min=0), torch.ones_like(own_stops[:, :1])
-        for view in near:
-            moved, inside = self._moved(view, here)
-            sdr, stops = moved.chunk(2, dim=1)
-            ours, theirs = (each[..., ::SAMPLED, ::SAMPLED] for each in (own_sdr, sdr))
-            comparable = _compared(ours) & _compared(theirs) & (inside[..., ::SAMPLED, ::SAMPLED] > 0)
-            if int(comparable.sum()) < FEWEST:
-                continue
-            gain = camera.GAMMA * float(torch.log2(ours[comparable] / theirs[comparable]).median())
-            difference = ((sdr * camera.gain(gain)).clamp_(max=1) - own_sdr).abs_().amax(1, keepdim=True)
-            difference = F.avg_pool2d(difference, SURROUNDINGS, 1, SURROUNDINGS // 2, count_include_pad=False)
-            weight = torch.exp(-((difference / MISMATCH) ** 2)) * inside
-            if float(weight[..., ::SAMPLED, ::SAMPLED].expand_as(ours)[comparable].mean()) < MATCHING:
-                continue
-            light = torch.where(sdr >= self.frames.white, stops, camera.GAMMA * torch.log2(sdr.clamp(min=DARKEST)))
-            total += weight * (light + gain).clamp_(min=0)
-            weights += weight
+        for found in lanes.map(partial(self._compared, here), near):
+            if found is not None:
+                weight, light = found
+                total += weight * light
+                weights += weight
         return total / weights
+
+    @torch.inference_mode()
+    def _compared(self, here: _View, view: _View) -> tuple[Tensor, Tensor] | None:
+        """A neighbour's weight and its light, in stops over white, at each place; None where it shows another thing."""
+        own_sdr = here.values[:, :3]
+        moved, inside = self._moved(view, here)
+        sdr, stops = moved.chunk(2, dim=1)
+        ours, theirs = (each[..., ::SAMPLED, ::SAMPLED] for each in (own_sdr, sdr))
+        comparable = _comparable(ours) & _comparable(theirs) & (inside[..., ::SAMPLED, ::SAMPLED] > 0)
+        if int(comparable.sum()) < FEWEST:
+            return None
+        gain = camera.GAMMA * float(torch.log2(ours[comparable] / theirs[comparable]).median())
+        difference = ((sdr * camera.gain(gain)).clamp_(max=1) - own_sdr).abs_().amax(1, keepdim=True)
+        difference = F.avg_pool2d(difference, SURROUNDINGS, 1, SURROUNDINGS // 2, count_include_pad=False)
+        weight = torch.exp(-((difference / MISMATCH) ** 2)) * inside
+        if float(weight[..., ::SAMPLED, ::SAMPLED].expand_as(ours)[comparable].mean()) < MATCHING:
+            return None
+        light = torch.where(sdr >= self.frames.white, stops, camera.GAMMA * torch.log2(sdr.clamp(min=DARKEST)))
+        return weight, (light + gain).clamp_(min=0)
 
     def _moved(self, view: _View, here: _View) -> tuple[Tensor, Tensor]:
         """A neighbour's values at the places where its pixels are here, and 1 where these lie inside of its picture."""
         height, width = here.grey.shape
         bottom, right = max(0, SMALLEST_FLOW - height), max(0, SMALLEST_FLOW - width)
         large = [cv2.copyMakeBorder(each.grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE) for each in (here, view)]
-        calculated = self._flow.calc(*large, None)  # type: ignore[call-overload]  # None: nothing to start at
+        flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)  # each serves one thread at a time
+        calculated = flow_of.calc(*large, None)  # type: ignore[call-overload]  # None: nothing to start at
         flow = torch.from_numpy(calculated[:height, :width]).to(self._device)
         grid = self._grid + flow * (2 / flow.new_tensor([width - 1, height - 1]))
         moved = F.grid_sample(view.values, grid.clamp(-1, 1), align_corners=True)
@@ -156,6 +166,6 @@ def _consulted(frames: sampling.Frames) -> tuple[tuple[int, int], ...]:
     return tuple(pairs[k] for k in chosen)
 
 
-def _compared(sdr: Tensor) -> Tensor:
+def _comparable(sdr: Tensor) -> Tensor:
     low, high = COMPARED
     return (sdr > low) & (sdr < high)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import ctypes
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -160,6 +160,38 @@ def lane(device: torch.device, threads: int) -> Iterator[None]:
     keep_memory()
     with _openmp().limit(limits=threads), _queue(device):
         yield
+
+
+class Lanes:
+    """Parts of a work, computed at the same time, each by an even share of the processor's threads; a card has one
+    lane. What is split is small: threads that share one such operation wait for each other more than they compute.
+
+    A context: its threads end with it.
+    """
+
+    def __init__(self, device: torch.device, most: int) -> None:
+        threads = torch_threads()
+        self.count = min(most, threads) if device.type == "cpu" else 1
+        self._device, self._threads = device, threads // self.count
+        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def map[A, B](self, function: Callable[[A], B], parts: Iterable[A]) -> list[B]:
+        """What `function` gives for each of the parts, in their order."""
+        if self._pool is None:
+            return [function(part) for part in parts]
+
+        def in_lane(part: A) -> B:
+            with lane(self._device, self._threads):
+                return function(part)
+
+        return list(self._pool.map(in_lane, parts))
 
 
 def _queue(device: torch.device) -> AbstractContextManager[Any]:

@@ -114,7 +114,14 @@ def truth(sdr: Tensor, f: Tensor, shift_stops: Tensor, white: float = CLIPPED) -
     return Truth(stops, seen, unseen)
 
 
-def censored(stops: Tensor, truth: Truth, excess: Tensor) -> Tensor:
+class Mean(NamedTuple):
+    """A mean that is not divided yet, so that those of the parts of a batch make that of the whole."""
+
+    sum: Tensor
+    weight: Tensor
+
+
+def censored(stops: Tensor, truth: Truth, excess: Tensor) -> Mean:
     """Error of the predicted stops over white, where the bright picture clips.
 
     Where the source does not clip the true value is known: its own stops plus the shift. Where the source clips too,
@@ -124,15 +131,15 @@ def censored(stops: Tensor, truth: Truth, excess: Tensor) -> Tensor:
     over = stops - truth.stops
     seen = _huber(over) * truth.seen
     guessed = (_huber(over.clamp(max=0)) + EXCESS_WEIGHT * _huber(over - excess)) * truth.unseen
-    return (seen + guessed).sum() / (truth.seen + truth.unseen).sum().clamp(min=1)
+    return Mean((seen + guessed).sum(), (truth.seen + truth.unseen).sum())
 
 
-def known(stops: Tensor, truth: Truth) -> Tensor:
+def known(stops: Tensor, truth: Truth) -> Mean:
     """`censored`, where the truth is known wherever it counts."""
     return _mean_huber(stops - truth.stops, truth.seen)
 
 
-def steady(stops: Tensor, truth: Truth) -> Tensor:
+def steady(stops: Tensor, truth: Truth) -> Mean:
     """How much the error of the predicted stops changes from frames to their successors, the batch's second half.
 
     The fast preset's form of `temporal`: the change must be the original's, where both pictures clip and both truths
@@ -143,8 +150,8 @@ def steady(stops: Tensor, truth: Truth) -> Tensor:
     return _mean_huber(after - before, both)
 
 
-def _mean_huber(error: Tensor, counted: Tensor) -> Tensor:
-    return (_huber(error) * counted).sum() / counted.sum().clamp(min=1)
+def _mean_huber(error: Tensor, counted: Tensor) -> Mean:
+    return Mean((_huber(error) * counted).sum(), counted.sum())
 
 
 def _huber(error: Tensor) -> Tensor:

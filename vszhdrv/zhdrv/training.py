@@ -9,9 +9,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
 from .consensus import Consensus
-from .hardware import Precision, free_memory
+from .hardware import Lanes, Precision, free_memory
 from .network import UNet, network_of, new_network, pad
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ SECOND_RATE = 1 / 3
 """Peak of the second round's learning rate, of the first one's."""
 
 Weights = dict[str, Tensor]
+Losses = tuple[losses.Mean, losses.Mean]
+"""Reconstruction and temporal loss."""
+Objective = Callable[[list[sampling.Crop]], Losses]
+Autocast = Callable[[], torch.autocast]
 
 
 @dataclass
@@ -146,7 +151,8 @@ def train(
         if state["first"]:
             progress.schedule = _second_schedule(progress, config)
         progress.resume(state)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    # Without its cache, which threads would share: within a step, every weight is used once.
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     network.train()
     asked = network if team is None else team.shared(network)
     if frames.pixels.nbytes <= free_memory(device) // 2:
@@ -157,38 +163,65 @@ def train(
         coming = Consensus(frames, device, config.stride)
         progress.frames = len(coming.places)
         progress.steps_per_frame = frames.pixels[0, 0].numel() / (config.pictures * config.crop**2)
-    while progress.epoch < config.epochs:
-        if coming is not None and progress.epoch >= config.first_epochs:
-            for _ in _begin_second_round(progress, coming, config, device, autocast):
+    # The processes of a team ask the network together: in each of them by one thread.
+    with Lanes(device, config.crops if team is None else 1) as lanes:
+        while progress.epoch < config.epochs:
+            if coming is not None and progress.epoch >= config.first_epochs:
+                for _ in _begin_second_round(progress, coming, config, device, autocast, lanes):
+                    yield progress
+                consensus, frames, coming = coming, coming.frames, None
+            objective = partial(_objective, asked, frames, config, device, layout, consensus, autocast)
+            for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
+                if number < progress.step - progress.epoch * steps_per_epoch:
+                    continue  # done in an earlier sitting
+                started = time.perf_counter()
+                step_losses = _set_gradients(network, objective, crops, config.alpha, lanes)
+                if team is not None:
+                    team.add_up(network)
+                if config.max_gradient is not None:
+                    torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_gradient)
+                lr = optimizer.param_groups[0]["lr"]
+                with _uninterrupted():
+                    progress.settled = False
+                    optimizer.step()
+                    at_end = progress.step + 1 in (first_steps, progress.steps)
+                    if isinstance(progress.schedule, OneCycleLR) and not at_end:
+                        progress.schedule.step()
+                    values = step_losses.tolist()  # a card is asked once
+                    progress.sums = [a + b for a, b in zip(progress.sums, values, strict=True)]
+                    progress.step += 1
+                    progress.seconds += time.perf_counter() - started
+                    if progress.step == (progress.epoch + 1) * steps_per_epoch:
+                        _finish_epoch(progress, lr)
+                    progress.settled = True
                 yield progress
-            consensus, frames, coming = coming, coming.frames, None
-        for number, crops in enumerate(sampling.visits(frames, config, progress.epoch)):
-            if number < progress.step - progress.epoch * steps_per_epoch:
-                continue  # done in an earlier sitting
-            started = time.perf_counter()
-            with torch.enable_grad(), autocast:
-                reconstruction, temporal = _objective(asked, frames, crops, config, device, layout, consensus)
-                total = (1 - config.alpha) * reconstruction + config.alpha * temporal
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            if team is not None:
-                team.add_up(network)
-            if config.max_gradient is not None:
-                torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_gradient)
-            lr = optimizer.param_groups[0]["lr"]
-            with _uninterrupted():
-                progress.settled = False
-                optimizer.step()
-                if isinstance(progress.schedule, OneCycleLR) and progress.step + 1 not in (first_steps, progress.steps):
-                    progress.schedule.step()
-                losses_now = torch.stack((total, reconstruction, temporal)).tolist()  # a card is asked once
-                progress.sums = [a + b for a, b in zip(progress.sums, losses_now, strict=True)]
-                progress.step += 1
-                progress.seconds += time.perf_counter() - started
-                if progress.step == (progress.epoch + 1) * steps_per_epoch:
-                    _finish_epoch(progress, lr)
-                progress.settled = True
-            yield progress
+
+
+def _set_gradients(
+    network: UNet, objective: Objective, crops: list[sampling.Crop], alpha: float, lanes: Lanes
+) -> Tensor:
+    """Give the weights the gradients of a step's loss; returns the total, reconstruction and temporal loss.
+
+    Every lane has its part of the crops, there and back. The parts are the same in every run, and so is the order in
+    which what they give is added.
+    """
+    parameters = list(network.parameters())
+    means = lanes.map(objective, [crops[first :: lanes.count] for first in range(lanes.count)])
+    weights = [torch.stack([mean.weight for mean in one]).sum().clamp(min=1) for one in zip(*means, strict=True)]
+
+    def back(part: Losses) -> tuple[tuple[Tensor, ...], Tensor]:
+        with torch.enable_grad():
+            reconstruction, temporal = (mean.sum / weight for mean, weight in zip(part, weights, strict=True))
+            total = (1 - alpha) * reconstruction + alpha * temporal
+            gradients = torch.autograd.grad(total, parameters)
+        return gradients, torch.stack((total, reconstruction, temporal)).detach()
+
+    gradients, shares = zip(*lanes.map(back, means), strict=True)
+    for parameter, *own in zip(parameters, *gradients, strict=True):
+        gradient = reduce(torch.add, own)
+        like = gradient.stride() == parameter.stride()  # a fused step goes through memory as it lies
+        parameter.grad = gradient if like else torch.empty_like(parameter).copy_(gradient)
+    return torch.stack(shares).sum(0)
 
 
 def _begin_second_round(
@@ -196,7 +229,8 @@ def _begin_second_round(
     consensus: Consensus,
     config: Config,
     device: torch.device,
-    autocast: AbstractContextManager[Any],
+    autocast: Autocast,
+    lanes: Lanes,
 ) -> Iterator[None]:
     """Bring together what the network that the first round made answers to neighbours; yields after every frame.
 
@@ -209,12 +243,12 @@ def _begin_second_round(
     learned.to(memory_format=torch.channels_last)
 
     def learned_answer(x: Tensor) -> Tensor:
-        with autocast:
+        with autocast():
             return answer(learned, x)
 
     progress.comparing = True
     started = time.perf_counter()
-    for _ in consensus.ask(learned_answer):
+    for _ in consensus.ask(learned_answer, lanes):
         progress.seconds += time.perf_counter() - started
         progress.frames_done += 1
         yield
@@ -256,32 +290,46 @@ def _layout(config: Config, device: torch.device, precision: Precision) -> torch
 def _objective(
     network: UNet | Shared,
     frames: sampling.Frames,
-    crops: list[sampling.Crop],
     config: Config,
     device: torch.device,
     layout: torch.memory_format,
     consensus: Consensus | None,
-) -> tuple[Tensor, Tensor]:
-    """Reconstruction and temporal loss of the crops of one step."""
-    if consensus is not None:
-        return _consensus_objective(network, frames, crops, config, device, consensus)
-    if config.head == "stops":
-        return _stops_objective(network, frames, crops, config, device)
+    autocast: Autocast,
+    crops: list[sampling.Crop],
+) -> Losses:
+    """Reconstruction and temporal loss of crops of one step."""
+    with torch.enable_grad(), autocast():
+        if consensus is not None:
+            return _consensus_objective(network, frames, crops, config, device, consensus)
+        if config.head == "stops":
+            return _stops_objective(network, frames, crops, config, device)
+        return _ratio_objective(network, frames, crops, config, device, layout)
+
+
+def _ratio_objective(
+    network: UNet | Shared,
+    frames: sampling.Frames,
+    crops: list[sampling.Crop],
+    config: Config,
+    device: torch.device,
+    layout: torch.memory_format,
+) -> Losses:
+    """The paper preset's: the ratio that takes a crop two stops down."""
     (crop,) = crops
     places = frames.pairs[crop.pair] if config.alpha > 0 else frames.pairs[crop.pair][:1]
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place in places])
     o, f = camera.shift(x, crop.jitter_stops), camera.shift(x, crop.jitter_stops + STEP_STOPS)
     delta = answer(network, f, layout)
     reconstruction = losses.reconstruction(delta[:1], o[:1], f[:1])
-    if config.alpha == 0:
-        return reconstruction, reconstruction.new_zeros(())
     darker = delta * f
-    return reconstruction, losses.temporal(darker[:1], darker[1:], o[:1], o[1:])
+    temporal = losses.temporal(darker[:1], darker[1:], o[:1], o[1:]) if config.alpha > 0 else 0 * reconstruction
+    one = torch.ones_like(reconstruction)
+    return losses.Mean(reconstruction, one), losses.Mean(temporal, one)
 
 
 def _stops_objective(
     network: UNet | Shared, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> Losses:
     """The fast preset's: every crop is made brighter by its own shift, and the network tells by how much it clips."""
     x = torch.cat(
         [sampling.cut(frames, place, crop, config.crop, device) for place, crop in _places(frames, crops, config)]
@@ -297,8 +345,7 @@ def _stops_objective(
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
     stops, x, f = _looked_at(crops, config, answer(network, seen), x, f)
     truth = losses.truth(x, f, torch.tensor(shifts, device=device)[:, None, None, None], frames.white)
-    loss = losses.censored(stops, truth, losses.excess(x, frames.white))
-    return loss, losses.steady(stops, truth) if config.alpha > 0 else loss.new_zeros(())
+    return losses.censored(stops, truth, losses.excess(x, frames.white)), _steady(stops, truth, config)
 
 
 def _consensus_objective(
@@ -308,7 +355,7 @@ def _consensus_objective(
     config: Config,
     device: torch.device,
     consensus: Consensus,
-) -> tuple[Tensor, Tensor]:
+) -> Losses:
     """The fast preset's second round: crops as they are, and of what clips the consensus for the truth."""
     visits = _places(frames, crops, config)
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place, crop in visits])
@@ -316,8 +363,11 @@ def _consensus_objective(
     stops, x, agreed = _looked_at(crops, config, answer(network, x), x, agreed)
     seen = (x >= frames.white).to(stops.dtype)
     truth = losses.Truth(agreed, seen, torch.zeros_like(seen))
-    loss = losses.known(stops, truth)
-    return loss, losses.steady(stops, truth) if config.alpha > 0 else loss.new_zeros(())
+    return losses.known(stops, truth), _steady(stops, truth, config)
+
+
+def _steady(stops: Tensor, truth: losses.Truth, config: Config) -> losses.Mean:
+    return losses.steady(stops, truth) if config.alpha > 0 else losses.Mean(*stops.new_zeros(2))
 
 
 def _places(frames: sampling.Frames, crops: list[sampling.Crop], config: Config) -> list[tuple[int, sampling.Crop]]:
