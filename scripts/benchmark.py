@@ -70,6 +70,8 @@ HELD = 3
 CONSULTED = 24
 """Frames of which a consensus is measured: enough that most have all of their neighbours."""
 Row = dict[str, Any]
+Hardware = tuple[torch.device, hardware.Precision]
+"""What computes, and how."""
 
 
 # The baseline ---------------------------------------------------------------------------------------------------------
@@ -197,15 +199,16 @@ def repeated(width: int, height: int, length: int) -> vs.VideoNode:
     return blank.std.ModifyFrame(blank, lambda n, f: held[n % HELD])
 
 
-def network_of(preset: str, width: int, height: int, device: torch.device) -> Expander:
+def network_of(preset: str, width: int, height: int, on: Hardware) -> Expander:
     config = Config.from_preset(preset).for_size(width, height)
     network = new_network(config.widths, config.head, config.fold, 0)
-    return Expander(network, config, device, hardware.choose_precision("auto", device))
+    return Expander(network, config, *on)
 
 
 def job_of(clip: vs.VideoNode, expander: Expander) -> vs.VideoNode:
     """The clip that expands by this network: what core.zhdrv.Expand returns once it has learned."""
-    job = learning.prepare(clip, preset=expander.config.preset, device=str(expander.device), cache="")
+    on = {"device": str(expander.device), "precision": expander.precision}
+    job = learning.prepare(clip, preset=expander.config.preset, cache="", **on)
     job.trained = learning.Trained({}, best=expander.network.state_dict())
     return job.expand()
 
@@ -236,9 +239,9 @@ def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
 def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
     width, height = options.size
     a_second = 4e6 if preset == "fast" else 2e5  # pixels, about
-    device, count = options.device, max(2, round(options.seconds * a_second / (width * height)))
+    device, count = options.on[0], max(2, round(options.seconds * a_second / (width * height)))
     clip = repeated(width, height, 10_000_000)
-    expander = network_of(preset, width, height, device)
+    expander = network_of(preset, width, height, options.on)
     linear = frames.to_linear(clip, frames.resolve_colour(clip, warn=lambda _: None))
     cases = {
         "Expand": through(job_of(clip, expander), count),
@@ -297,9 +300,9 @@ def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[tuple[int, 
 def peak(options: argparse.Namespace) -> list[Row]:
     """Of the network alone, every pixel computed by the threads of one stream, and of a training step, by all threads:
     forwards, and twice as much backwards. Each beside the same convolutions on as many threads."""
-    device = options.device
-    expander = network_of("fast", *options.size, device)
-    step, step_adds = training_step("fast", options.size, device)
+    device, precision = options.on
+    expander = network_of("fast", *options.size, options.on)
+    step, step_adds = training_step("fast", options.size, options.on)
     whole, adds, shapes = network_alone(expander, options.size)
     threads = hardware.torch_threads()
     config, (width, height) = expander.config, options.size
@@ -313,7 +316,7 @@ def peak(options: argparse.Namespace) -> list[Row]:
         works = {name: work}
         for seen, kernel in shapes:
             case = f"{kernel[1]} to {kernel[0]} channels, {kernel[2]}x{kernel[3]}, {seen[3]}x{seen[2]}"
-            cases[case] = convolution(seen, kernel, device, expander.precision)
+            cases[case] = convolution(seen, kernel, device, precision)
             works[case] = float(np.prod(kernel)) * seen[2] * seen[3]
         with hardware.lane(device, count):
             found = measured(cases, options.rounds)
@@ -376,32 +379,33 @@ def material(size: tuple[int, int], count: int = HELD) -> sampling.Frames:
 
 
 def training_step(
-    preset: str, size: tuple[int, int], device: torch.device, *, second_round: bool = False
+    preset: str, size: tuple[int, int], on: Hardware, *, second_round: bool = False
 ) -> tuple[Callable[[], int], float]:
     """A training's next steps, 5 of fast or 1 of paper, of its first or its second round, and one's multiply-adds."""
     config = replace(Config.from_preset(preset).for_size(*size), epochs=100_000)
     if second_round:
         config = replace(config, steps_per_epoch=1, second_round=1 - 1e-5)
-    running = training.train(material(size), config, device, hardware.choose_precision("auto", device))
+    running = training.train(material(size), config, *on)
     while second_round and next(running).step < 2:
         pass  # its first step, and what comes between the rounds
 
     def some(count: int = 5 if preset == "fast" else 1) -> int:
         for _ in range(count):
             next(running)
-        synchronized(device)
+        synchronized(on[0])
         return count
 
     forwards, _ = multiply_adds(lambda: next(running))
     return some, 3 * forwards
 
 
-def consensus_of(size: tuple[int, int], device: torch.device) -> Callable[[], int]:
+def consensus_of(size: tuple[int, int], on: Hardware) -> Callable[[], int]:
     """What comes between the rounds of fast, for `CONSULTED` frames."""
-    expander, held = network_of("fast", *size, device), material(size, CONSULTED)
+    expander, held = network_of("fast", *size, on), material(size, CONSULTED)
+    device, precision = on
 
     def answer(x: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=expander.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             return training.answer(expander.network, x)
 
     def run() -> int:
@@ -416,12 +420,12 @@ def consensus_of(size: tuple[int, int], device: torch.device) -> Callable[[], in
 
 def train(options: argparse.Namespace) -> list[Row]:
     width, height = options.size
-    device = options.device
+    device, _ = options.on
     cases: dict[str, Callable[[], int]] = {
-        "fast, first round": training_step("fast", options.size, device)[0],
-        "fast, consensus of a frame": consensus_of(options.size, device),
-        "fast, second round": training_step("fast", options.size, device, second_round=True)[0],
-        "paper": training_step("paper", options.size, device)[0],
+        "fast, first round": training_step("fast", options.size, options.on)[0],
+        "fast, consensus of a frame": consensus_of(options.size, options.on),
+        "fast, second round": training_step("fast", options.size, options.on, second_round=True)[0],
+        "paper": training_step("paper", options.size, options.on)[0],
     }
     fast, whole = Config.from_preset("fast"), Config.from_preset("paper")
     steps_per_epoch = fast.steps_per_epoch or 0
@@ -460,7 +464,8 @@ def train(options: argparse.Namespace) -> list[Row]:
 def memory(options: argparse.Namespace) -> list[Row]:
     rows = []
     for width, height in (options.size, *((7680, 4320),) * (options.size == (3840, 2160))):
-        code = f"import benchmark; benchmark.take_memory({width}, {height}, {str(options.device)!r})"
+        device, precision = options.on
+        code = f"import benchmark; benchmark.take_memory({width}, {height}, {str(device)!r}, {precision!r})"
         out = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, check=True)
         process, *card = map(float, out.stdout.split()[-1].split(b","))
         of_card = {"of the card's": card[0]} if card else {}
@@ -468,11 +473,11 @@ def memory(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def take_memory(width: int, height: int, device: str) -> None:
+def take_memory(width: int, height: int, device: str, precision: hardware.Precision) -> None:
     """In a process of its own: the peaks, in MiB, of its memory over what it had after its imports, and of a card's."""
     import resource  # Windows has none
 
-    expander = network_of("fast", width, height, torch.device(device))
+    expander = network_of("fast", width, height, (torch.device(device), precision))
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clip = job_of(repeated(width, height, 8), expander)
@@ -490,7 +495,7 @@ def pixels(options: argparse.Namespace) -> list[Row]:
         clip = repeated(width, height, 10_000)
         count = max(2, round(options.seconds * 4e6 / (width * height)))
         (row,) = measured(
-            {f"{width}x{height}": through(job_of(clip, network_of("fast", width, height, options.device)), count)},
+            {f"{width}x{height}": through(job_of(clip, network_of("fast", width, height, options.on)), count)},
             max(1, options.rounds // 2),
         )
         megapixels = width * height / 1e6
@@ -500,7 +505,7 @@ def pixels(options: argparse.Namespace) -> list[Row]:
 
 def length(options: argparse.Namespace) -> list[Row]:
     rows = []
-    expander = network_of("fast", *options.size, options.device)
+    expander = network_of("fast", *options.size, options.on)
     for frames_of_clip in (50, 500, 5_000, 50_000):
         clip = repeated(*options.size, frames_of_clip)
         started = time.perf_counter()
@@ -553,12 +558,12 @@ BENCHMARKS = {function.__name__: function for function in (expand, paper, peak, 
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
-def machine(device: torch.device) -> str:
+def machine(on: Hardware) -> str:
+    device, precision = on
     of_card = getattr(torch.get_device_module(device), "get_device_name", None)
     name = of_card(device) if of_card else platform.processor() or platform.machine()
     capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
     threads = f"{torch.get_num_threads()} threads, " if device.type == "cpu" else ""
-    precision = hardware.choose_precision("auto", device)
     return f"{name} {capability}, {threads}{precision}, torch {torch.__version__}, vszhdrv {vszhdrv.__version__}"
 
 
@@ -590,18 +595,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("benchmarks", nargs="*", choices=[[], *BENCHMARKS], metavar="BENCHMARK")
     parser.add_argument("--size", type=size, default=(448, 256), help="of the frames (448x256)")
     parser.add_argument("--device", type=hardware.choose_device, default="auto")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--rounds", type=int, default=5, help="turns to take the median of (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long a turn takes (1)")
     parser.add_argument("--frames", type=int, default=48, help="length of the clip whose training is extrapolated (48)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(argv)
-    print(machine(options.device), f"\n{options.size[0]}x{options.size[1]}\n")
+    options.on = options.device, hardware.choose_precision(options.precision, options.device)
+    print(machine(options.on), f"\n{options.size[0]}x{options.size[1]}\n")
     results = {}
     for name in options.benchmarks or BENCHMARKS:
         results[name] = BENCHMARKS[name](options)
         print(f"{name}\n\n{table(results[name])}\n", flush=True)
     if options.json:
-        about = {"machine": machine(options.device), "size": options.size}
+        about = {"machine": machine(options.on), "size": options.size}
         options.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
 
 

@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 Precision = Literal["bf16", "fp32"]
 
-STREAMS_BYTES = 3 * 2**28
+STREAMS_BYTES = 2**30
 """What all streams on a processor may take together, where their number is not given."""
 CARD_STREAMS = 4
 """No more streams on a card: one each copies in, computes and copies out, and one gets ready."""

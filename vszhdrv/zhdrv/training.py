@@ -163,7 +163,7 @@ def train(
         coming = Consensus(frames, device, config.stride)
         progress.frames = len(coming.places)
         progress.steps_per_frame = frames.pixels[0, 0].numel() / (config.pictures * config.crop**2)
-    # The processes of a team ask the network together: in each of them by one thread.
+    # The processes of a team ask the network together, in one lane each.
     with Lanes(device, config.crops if team is None else 1) as lanes:
         while progress.epoch < config.epochs:
             if coming is not None and progress.epoch >= config.first_epochs:
