@@ -67,6 +67,10 @@ TIMES = 10
 """A single convolution runs this often in a turn: the first finds cold caches and sleeping threads."""
 HELD = 3
 """Different frames that a benchmark's clip repeats: decoding is not what is measured."""
+FEWEST = 6
+"""Frames of a turn, at least: of two, as many as there are streams, beginning and end would be all that is measured."""
+PIXELS_A_SECOND = {"fast": 16e6, "paper": 3e5}
+"""About, on two cores."""
 CONSULTED = 24
 """Frames of which a consensus is measured: enough that most have all of their neighbours."""
 Row = dict[str, Any]
@@ -233,13 +237,17 @@ def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
     return run
 
 
+def frames_of_a_turn(options: argparse.Namespace, preset: str, width: int, height: int) -> int:
+    return max(FEWEST, round(options.seconds * PIXELS_A_SECOND[preset] / (width * height)))
+
+
 # The benchmarks -------------------------------------------------------------------------------------------------------
 
 
 def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
     width, height = options.size
-    a_second = 4e6 if preset == "fast" else 2e5  # pixels, about
-    device, count = options.on[0], max(2, round(options.seconds * a_second / (width * height)))
+    device, _ = options.on
+    count = frames_of_a_turn(options, preset, width, height)
     clip = repeated(width, height, 10_000_000)
     expander = network_of(preset, width, height, options.on)
     linear = frames.to_linear(clip, frames.resolve_colour(clip, warn=lambda _: None))
@@ -493,7 +501,7 @@ def pixels(options: argparse.Namespace) -> list[Row]:
     rows = []
     for width, height in ((416, 240), (960, 540), (1920, 1080), (3840, 2160), (7680, 4320)):
         clip = repeated(width, height, 10_000)
-        count = max(2, round(options.seconds * 4e6 / (width * height)))
+        count = frames_of_a_turn(options, "fast", width, height)
         (row,) = measured(
             {f"{width}x{height}": through(job_of(clip, network_of("fast", width, height, options.on)), count)},
             max(1, options.rounds // 2),
