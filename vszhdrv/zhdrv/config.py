@@ -165,7 +165,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_frames": 128,
         "few_frames": 30,
     },
-    # Sized so that a person waits two to three minutes on two cores: docs/experiments.md has what is behind the values.
+    # Sized so that a person waits one to two minutes on two cores: docs/experiments.md has what is behind the values.
     "fast": {
         "epochs": 40,
         "lr": 3e-3,
