@@ -471,8 +471,8 @@ def train(options: argparse.Namespace) -> list[Row]:
 
 def memory(options: argparse.Namespace) -> list[Row]:
     rows = []
+    device, precision = options.on
     for width, height in (options.size, *((7680, 4320),) * (options.size == (3840, 2160))):
-        device, precision = options.on
         code = f"import benchmark; benchmark.take_memory({width}, {height}, {str(device)!r}, {precision!r})"
         out = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, check=True)
         process, *card = map(float, out.stdout.split()[-1].split(b","))

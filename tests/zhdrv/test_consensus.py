@@ -77,11 +77,11 @@ def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
     assert ((found - expected).abs() < 0.1).float().mean() > 0.8  # not at the lamp's edge
 
 
-def test_threads_that_share_the_neighbours_agree_on_the_same() -> None:
+def test_threads_that_share_the_neighbours_agree_on_the_same(set_threads: Callable[[int], None]) -> None:
     frames = filmed()
     answers = saying(frames, [STOPS + n / 10 for n in range(17)])
     alone = [means(asked(frames, answers), frames, n) for n in range(17)]
-    torch.set_num_threads(2)  # conftest.py's fixture puts it back
+    set_threads(2)
     shared = asked(frames, answers, threads=2)
     assert all(torch.equal(means(shared, frames, n), alone[n]) for n in range(17))
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -142,25 +142,21 @@ def test_threads_do_not_wait_in_busy_loops_unless_told_to(given: str | None, pol
     assert done.stdout == f"{policy}\n"
 
 
-def test_lanes_share_the_threads_and_keep_the_order_of_their_parts() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(5)
-    try:
-        both = threading.Barrier(2, timeout=10)
+def test_lanes_share_the_threads_and_keep_the_order_of_their_parts(set_threads: Callable[[int], None]) -> None:
+    set_threads(5)
+    both = threading.Barrier(2, timeout=10)
 
-        def work(part: int) -> tuple[int, int]:
-            both.wait()  # broken unless two are in here
-            return part, torch.get_num_threads()
+    def work(part: int) -> tuple[int, int]:
+        both.wait()  # broken unless two are in here
+        return part, torch.get_num_threads()
 
-        with hardware.Lanes(torch.device("cpu"), 2) as lanes:
-            assert lanes.count == 2
-            assert lanes.map(work, [7, 5, 6, 4]) == [(7, 2), (5, 2), (6, 2), (4, 2)]
-            with pytest.raises(ZeroDivisionError):
-                lanes.map(lambda part: 1 / part, [1, 0])
-        with hardware.Lanes(torch.device("cpu"), 8) as lanes:
-            assert lanes.count == 5
-    finally:
-        torch.set_num_threads(before)
+    with hardware.Lanes(torch.device("cpu"), 2) as lanes:
+        assert lanes.count == 2
+        assert lanes.map(work, [7, 5, 6, 4]) == [(7, 2), (5, 2), (6, 2), (4, 2)]
+        with pytest.raises(ZeroDivisionError):
+            lanes.map(lambda part: 1 / part, [1, 0])
+    with hardware.Lanes(torch.device("cpu"), 8) as lanes:
+        assert lanes.count == 5
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 1), ("cuda:0", 4), ("mps", 4)])
@@ -173,7 +169,9 @@ def test_one_lane_is_the_thread_itself(device: str, most: int) -> None:
         ]
 
 
-def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone() -> None:
+def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone(
+    set_threads: Callable[[int], None],
+) -> None:
     cpu = torch.device("cpu")
 
     def in_a_new_thread(threads: int | None) -> list[int]:
@@ -191,12 +189,8 @@ def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone()
         thread.join()
         return seen
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        assert in_a_new_thread(1) == [1, 2, 1, 4]
-        assert in_a_new_thread(2) == [2, 3, 2, 4]
-        assert torch.get_num_threads() == 4
-        assert in_a_new_thread(None) == [4]
-    finally:
-        torch.set_num_threads(before)
+    set_threads(4)
+    assert in_a_new_thread(1) == [1, 2, 1, 4]
+    assert in_a_new_thread(2) == [2, 3, 2, 4]
+    assert torch.get_num_threads() == 4
+    assert in_a_new_thread(None) == [4]

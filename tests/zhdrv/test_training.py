@@ -2,7 +2,7 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -182,23 +182,15 @@ def test_the_seed_decides(config: Config) -> None:
     assert not same(first, trained(replace(config, seed=1)).weights)
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("still", [False, True], ids=["pairs", "still"])
-def test_threads_that_share_a_step_make_the_step_of_one(still: bool, threads: Callable[[int], None]) -> None:
+def test_threads_that_share_a_step_make_the_step_of_one(still: bool, set_threads: Callable[[int], None]) -> None:
     config = replace(FAST, still=still, alpha=0.0 if still else FAST.alpha, batch=5 if still else 4)
     seen: list[tuple[list[torch.Tensor], list[float]]] = []
     for count in (1, 2, 3):  # three: more than there are pairs
-        threads(count)
+        set_threads(count)
         progress = next(train(panning(), config, CPU, "fp32"))
         gradients = [parameter.grad for parameter in progress.network.parameters() if parameter.grad is not None]
         seen.append((gradients, list(progress.sums)))
-        threads(count)
         assert same(trained(config).weights, trained(config).weights)
     (whole, sums), *others = seen
     assert sums[0] > 0 and sum(float(gradient.abs().sum()) for gradient in whole) > 0

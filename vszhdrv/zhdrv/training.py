@@ -140,9 +140,8 @@ def train(
     network.to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
     steps_per_epoch = sum(1 for _ in sampling.visits(frames, config, 0))
-    first_steps = config.first_epochs * steps_per_epoch
     schedule: OneCycleLR | ReduceLROnPlateau = (
-        OneCycleLR(optimizer, config.lr, total_steps=first_steps)
+        OneCycleLR(optimizer, config.lr, total_steps=config.first_epochs * steps_per_epoch)
         if config.schedule == "one-cycle"
         else ReduceLROnPlateau(optimizer, factor=0.5, patience=PATIENCE)
     )
@@ -178,22 +177,7 @@ def train(
                 step_losses = _set_gradients(network, objective, crops, config.alpha, lanes)
                 if team is not None:
                     team.add_up(network)
-                if config.max_gradient is not None:
-                    torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_gradient)
-                lr = optimizer.param_groups[0]["lr"]
-                with _uninterrupted():
-                    progress.settled = False
-                    optimizer.step()
-                    at_end = progress.step + 1 in (first_steps, progress.steps)
-                    if isinstance(progress.schedule, OneCycleLR) and not at_end:
-                        progress.schedule.step()
-                    values = step_losses.tolist()  # a card is asked once
-                    progress.sums = [a + b for a, b in zip(progress.sums, values, strict=True)]
-                    progress.step += 1
-                    progress.seconds += time.perf_counter() - started
-                    if progress.step == (progress.epoch + 1) * steps_per_epoch:
-                        _finish_epoch(progress, lr)
-                    progress.settled = True
+                _take_step(progress, config, step_losses, started)
                 yield progress
 
 
@@ -222,6 +206,26 @@ def _set_gradients(
         like = gradient.stride() == parameter.stride()  # a fused step goes through memory as it lies
         parameter.grad = gradient if like else torch.empty_like(parameter).copy_(gradient)
     return torch.stack(shares).sum(0)
+
+
+def _take_step(progress: Progress, config: Config, step_losses: Tensor, started: float) -> None:
+    """Change the weights by their gradients, and account for the step that was `started` then."""
+    if config.max_gradient is not None:
+        torch.nn.utils.clip_grad_norm_(progress.network.parameters(), config.max_gradient)
+    lr = progress.optimizer.param_groups[0]["lr"]
+    ends = (config.first_epochs * progress.steps_per_epoch, progress.steps)  # of the rounds
+    with _uninterrupted():
+        progress.settled = False
+        progress.optimizer.step()
+        if isinstance(progress.schedule, OneCycleLR) and progress.step + 1 not in ends:
+            progress.schedule.step()
+        values = step_losses.tolist()  # a card is asked once
+        progress.sums = [a + b for a, b in zip(progress.sums, values, strict=True)]
+        progress.step += 1
+        progress.seconds += time.perf_counter() - started
+        if progress.step == (progress.epoch + 1) * progress.steps_per_epoch:
+            _finish_epoch(progress, lr)
+        progress.settled = True
 
 
 def _begin_second_round(
