@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import fft
 from torch import Tensor
 
 from vszhdrv.zhdrv import compression, sampling
@@ -50,6 +51,22 @@ def test_a_finer_step_is_nearer_to_the_picture(pictures: Tensor) -> None:
     errors = [(compression.coded(grey, step / 255, 0, 0) - grey).square().mean().sqrt() * 255 for step in (1, 4, 16)]
     assert 0 < errors[0] < 0.6  # 8-bit codes, hardly more than rounding
     assert errors[0] < errors[1] < errors[2] < 16
+
+
+def test_each_block_has_whole_steps_of_its_cosine_transform() -> None:
+    rng, step = np.random.default_rng(0), 0.07
+    luma = rng.uniform(0.2, 0.8, (16, 32))
+    expected = np.empty_like(luma)
+    for top in (0, 8):
+        for left in range(0, 32, 8):
+            block = slice(top, top + 8), slice(left, left + 8)
+            coefficients = fft.dctn(luma[block], norm="ortho")
+            kept = np.sign(coefficients) * np.floor(np.abs(coefficients) / step + compression.ROUNDING) * step
+            expected[block] = fft.idctn(kept, norm="ortho")
+    picture = torch.tensor(luma, dtype=torch.float32).expand(1, 3, -1, -1)
+    back = compression.coded(picture, step, 0, 0)[0].numpy()
+    assert np.abs(back - np.clip(expected, 0, 1)).max() < 0.51 / 255
+    assert np.abs(back - luma).max() > 5 / 255  # something was lost
 
 
 def test_an_even_picture_comes_back_but_for_a_step() -> None:

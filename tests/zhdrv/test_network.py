@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from vszhdrv.zhdrv import network
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.network import CLIPPED, Head, MixedPool, UNet, network_of, new_network, pad
+from vszhdrv.zhdrv.network import CLIPPED, Head, Lattice, MixedPool, UNet, network_of, new_network, pad
 from vszhdrv.zhdrv.training import answer
 
 FAST = Config.from_preset("fast")
@@ -95,6 +95,19 @@ def test_answers_computed_in_bf16_have_no_steps(config: Config) -> None:
             found = answer(model, sky)
     assert found.dtype == torch.float32 and (found - exact).abs().mean() < 0.02 * exact.std()
     assert len(found.unique()) > 0.9 * len(exact.unique())  # bf16 has 128 values from 1 to 2
+
+
+@pytest.mark.parametrize(("fold", "lattice"), [(4, Lattice(2, 1, 0)), (8, Lattice(4, 3, 2)), (4, Lattice(4, 0, 3))])
+@pytest.mark.parametrize(("height", "width"), [(128, 64), (101, 67), (2, 3)])
+def test_a_lattices_answer_is_that_of_its_pixels(fold: int, lattice: Lattice, height: int, width: int) -> None:
+    asked = new_network(FAST.widths, "stops", fold, 0)
+    x = torch.rand(2, 3, height, width).sqrt()
+    every, some = answer(asked, x), answer(asked, x, lattice)
+    assert some.shape == lattice.of(every).shape
+    assert torch.allclose(some, lattice.of(every), atol=1e-6)
+    weight = asked.out.weight
+    (of_every,), (of_some,) = (torch.autograd.grad(out.sum(), weight) for out in (lattice.of(every), some))
+    assert torch.allclose(of_some, of_every, rtol=1e-4, atol=1e-4 * float(of_every.abs().max()) + 1e-9)
 
 
 def test_padding_repeats_the_last_row_and_column() -> None:

@@ -20,6 +20,7 @@ import torch
 
 from vszhdrv.zhdrv import checkpoint, sampling
 from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.network import Lattice, new_network
 from vszhdrv.zhdrv.parallel import Shared, Team, Work
 from vszhdrv.zhdrv.training import Progress, train
 
@@ -123,26 +124,25 @@ def test_shares_need_not_be_equal(tmp_path: Path) -> None:
 
 def test_the_gradients_of_all_shares_add_up_to_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without processes: each share in turn, with what all_reduce would have brought from the others."""
-    torch.manual_seed(0)
-    layer = torch.nn.Conv2d(3, 3, 3, padding=1)
-    x, truth = torch.rand(5, 3, 8, 8), torch.rand(5, 3, 8, 8)
+    network, lattice = new_network((4, 8), "stops", 4, seed=0), Lattice(2, 1, 0)
+    x = torch.rand(5, 3, 16, 24).sqrt()
+    truth = torch.rand(5, 3, 8, 12)
+    parameters = list(network.parameters())
 
     def loss(answers: torch.Tensor) -> torch.Tensor:
         return ((answers - truth) ** 2).mean().sqrt() + (answers[1:] - answers[:-1]).abs().mean()
 
-    loss(layer(x)).backward()
-    assert layer.weight.grad is not None
-    expected = layer.weight.grad.clone()
-    layer.zero_grad()
-    whole = layer(x).detach()
+    whole = network(x, lattice).detach()
+    expected = torch.autograd.grad(loss(network(x, lattice)), parameters)
     monkeypatch.setattr("vszhdrv.zhdrv.parallel._all_reduce", lambda tensor: tensor.copy_(whole))
-    network: Any = torch.nn.Sequential(layer)
-    network.multiple = 1
+    found = [torch.zeros_like(parameter) for parameter in parameters]
     for rank in range(3):
-        answers = Shared(network, Team(rank, 3, None))(x)
+        answers = Shared(network, Team(rank, 3, None))(x, lattice)
         torch.testing.assert_close(answers.detach(), whole)
-        loss(answers).backward()
-    torch.testing.assert_close(layer.weight.grad, expected)
+        for total, own in zip(found, torch.autograd.grad(loss(answers), parameters), strict=True):
+            total += own
+    assert any(gradient.abs().max() > 1e-4 for gradient in expected)
+    torch.testing.assert_close(tuple(found), expected)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_compressed_clip_is_learned_from_compressed_pictures(monkeypatch: pyte
     frames, config = replace(panning(), compressed=True), replace(FAST, epochs=1)
     seen = []
     answer = training.answer
-    monkeypatch.setattr(training, "answer", lambda network, x: answer(network, seen.append(x) or x))
+    monkeypatch.setattr(training, "answer", lambda network, x, lattice: answer(network, seen.append(x) or x, lattice))
     progress = trained(config, frames)
     drawn = [crop for crops in sampling.visits(frames, config, 0) for crop in crops]
     assert len(seen) == progress.steps

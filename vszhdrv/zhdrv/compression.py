@@ -90,17 +90,20 @@ def coded(sdr: Tensor, step: float, top: int, left: int) -> Tensor:
 
 @cache
 def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """BT709, its inverse, and the cosine transform of a block: every copy to a card would hold a step up."""
+    """BT709, its inverse, and the cosine transform of the 64 pixels of a block: every copy to a card would hold a
+    step up."""
     matrix = torch.tensor(BT709)
-    cosines = torch.tensor(fft.dct(np.eye(BLOCK), norm="ortho", axis=0), dtype=torch.float32)
-    return matrix.to(device), torch.linalg.inv(matrix).to(device), cosines.to(device)
+    cosines = fft.dct(np.eye(BLOCK), norm="ortho", axis=0)
+    of_block = torch.tensor(np.kron(cosines, cosines), dtype=torch.float32)
+    return matrix.to(device), torch.linalg.inv(matrix).to(device), of_block.to(device)
 
 
 def _quantised(x: Tensor, step: float) -> Tensor:
     """The planes after their blocks' cosine transform, whole steps of its coefficients, and the way back."""
     batch, planes, height, width = x.shape
-    _, _, cosines = _constants(x.device)
+    _, _, of_block = _constants(x.device)
     blocks = x.reshape(batch, planes, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
-    coefficients = cosines @ blocks @ cosines.T
-    coefficients = coefficients.sign() * torch.floor(coefficients.abs() / step + ROUNDING) * step
-    return (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(x.shape)
+    # one large product has four times the multiply-adds of one for rows and one for columns, and a fifth of their time
+    steps = blocks.reshape(-1, BLOCK * BLOCK) @ of_block.T / step
+    coefficients = steps.add_(steps.sign(), alpha=ROUNDING).trunc_().mul_(step)
+    return (coefficients @ of_block).view(blocks.shape).transpose(3, 4).reshape(x.shape)

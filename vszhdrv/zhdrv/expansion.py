@@ -29,7 +29,9 @@ MERGE_FLOOR = 1 / 65535
 TILE_BYTES = 2**28
 """Frames whose finest level in the network takes more (in float32) go through it in tiles, which bounds the memory."""
 STRIP_VALUES = 2**21
-"""The encoder's finest level is computed in strips of about this many input values: they stay in the cache."""
+"""The encoder's finest level is computed in strips of about this many input values, which stay in the cache, ..."""
+STRIP_BLOCKS = 16
+"""... but of this many rows of blocks or more, since each strip also sees a row above it and one below."""
 BAND_BLOCKS = 32
 """The decoder's finest level is computed in bands of this many rows of blocks, an even number."""
 GAP_BLOCKS = 32
@@ -416,7 +418,7 @@ def _padded(picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
 def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
     """The encoder's finest level over an area of whole strides."""
     rows, columns = area
-    step = max(8, STRIP_VALUES // (6 * network.fold * (columns.stop - columns.start))) * network.fold
+    step = max(STRIP_BLOCKS, STRIP_VALUES // (6 * network.fold * (columns.stop - columns.start))) * network.fold
     strips = []
     for strip in (slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)):
         above, below = max(strip.start - network.fold, rows.start), min(strip.stop + network.fold, rows.stop)

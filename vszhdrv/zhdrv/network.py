@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,25 @@ every pixel have no gradient left, and stay there: docs/experiments.md has such 
 LARGE_FOLD = 16
 """From this `fold` on, blocks are copied side by side: kernels of three times as many rows take torch's convolution on
 processors twice as long as lower ones with the same work (docs/experiments.md)."""
+
+
+class Lattice(NamedTuple):
+    """Every `step`th row and column of a picture, from `row` and `column` (under `step`) on."""
+
+    step: int = 1
+    row: int = 0
+    column: int = 0
+
+    def of(self, x: Tensor) -> Tensor:
+        """These pixels of `(..., height, width)`."""
+        return x[..., self.row :: self.step, self.column :: self.step]
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns they are."""
+        return len(range(self.row, height, self.step)), len(range(self.column, width, self.step))
+
+
+EVERY_PIXEL = Lattice()
 
 
 class MixedPool(nn.Module):
@@ -77,20 +96,22 @@ class UNet(nn.Module):
         blocks: int = sum(3 * 2**k for k in levels) + sum(2 * 2**k for k in levels[1:])
         return self.fold * blocks
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
+        """The answer at the lattice's pixels, whose step divides `fold`."""
         fine = self.fine(x)
-        return self.finish(self.coarse(fine), fine)
+        return self.finish(self.coarse(fine), fine, lattice)
 
     def fine(self, x: Tensor) -> Tensor:
         """The finest level of the encoder: (batch, widths[0], height / fold, width / fold). Sees one block around."""
         first = cast(nn.Conv2d, self.encoder[0])
-        weight, bias = first.weight, first.bias
+        x = _in_blocks(x, self.fold)
         if self.head == "ratio":
-            x = _folded(x, weight, bias, self.fold)
+            x = _convolved(x, first.weight, first.bias, self.fold)
         else:  # one convolution over both inputs, side by side, costs a copy of them
             clips = torch.ge(x, CLIPPED, out=torch.empty_like(x))
-            seen, told = weight.chunk(2, dim=1)
-            x = _folded(x - 0.5, seen, bias, self.fold).add_(_folded(clips.sub_(0.5), told, None, self.fold))
+            seen, told = first.weight.chunk(2, dim=1)
+            of_told = _convolved(clips.sub_(0.5), told, None, self.fold)
+            x = _convolved(x - 0.5, seen, first.bias, self.fold).add_(of_told)
         return F.relu(x, inplace=True)
 
     def coarse(self, fine: Tensor) -> Tensor:
@@ -105,39 +126,56 @@ class UNet(nn.Module):
             x = F.relu(convolution(x), inplace=True)
         return x
 
-    def finish(self, coarse: Tensor, fine: Tensor) -> Tensor:
+    def finish(self, coarse: Tensor, fine: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
         """The answer, from the finest levels of both sides. Sees one pixel of `coarse` around."""
         x = F.relu(self.last(_joined(coarse, fine)), inplace=True)
+        weight, bias = self.out.weight, cast(Tensor, self.out.bias)
+        side = self.fold
+        if lattice != EVERY_PIXEL:  # of a block's pixels these alone are computed
+            weight = lattice.of(weight.view(3, side, side, -1).movedim(-1, 0)).flatten(1).t()[..., None, None]
+            bias = lattice.of(bias.view(3, side, side)).flatten()
+            side //= lattice.step
         with torch.autocast(x.device.type, enabled=False):
-            x = self.out(x.float())  # in bf16, skies would have steps of a hundredth
+            x = F.conv2d(x.float(), weight, bias)  # in bf16, skies would have steps of a hundredth
         height, width = x.shape[-2:]
         # F.pixel_shuffle, in half the time on channels-last memory
-        x = x.view(-1, 3, self.fold, self.fold, height, width).permute(0, 1, 4, 2, 5, 3)
-        x = x.reshape(-1, 3, self.fold * height, self.fold * width)
+        x = x.view(-1, 3, side, side, height, width).permute(0, 1, 4, 2, 5, 3)
+        x = x.reshape(-1, 3, side * height, side * width)
         return torch.sigmoid(x) if self.head == "ratio" else F.softplus(x) + LEAK * x.clamp(max=0)
 
 
-def _folded(x: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor:
-    """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=1), in less time.
+def _in_blocks(x: Tensor, fold: int) -> Tensor:
+    """Pixels in the order in which `_convolved` takes blocks of `fold` squared.
 
-    A 3x3 convolution of blocks is one of 3 fold x 3 fold pixels in steps of a block. In channels-last memory the pixels
-    of a block's row lie side by side: they are channels already, and no pixel moves. Large blocks are copied.
+    In channels-last memory the pixels of a block's row lie side by side: they are channels already, and no pixel moves.
+    Large blocks are copied, so that all of a block's are.
     """
     if fold == 1:
-        return F.conv2d(x, weight, bias, padding=1)
+        return x
     batch, channels, height, width = x.shape
     rows, columns = height // fold, width // fold
     x = _channels_last(x).permute(0, 2, 3, 1)
-    kernel = weight.reshape(-1, channels, fold, fold, 3, 3)  # out, channel, down, across, rows, columns
     if fold >= LARGE_FOLD:
         x = x.reshape(batch, rows, fold, columns, fold * channels).transpose(2, 3).reshape(batch, rows, columns, -1)
-        kernel = kernel.permute(0, 2, 3, 1, 4, 5).flatten(1, 3)
-        step = 1
     else:
         x = x.reshape(batch, height, columns, fold * channels)
-        kernel = kernel.permute(0, 3, 1, 4, 2, 5).reshape(-1, fold * channels, 3 * fold, 3)
-        step = fold
-    return F.conv2d(x.permute(0, 3, 1, 2), _channels_last(kernel), bias, stride=(step, 1), padding=(step, 1))
+    return x.permute(0, 3, 1, 2)
+
+
+def _convolved(blocks: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor:
+    """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=1) for `_in_blocks(x, fold)`, in less time.
+
+    A 3x3 convolution of blocks is one of 3 fold x 3 of their rows, in steps of a block.
+    """
+    if fold == 1:
+        return F.conv2d(blocks, weight, bias, padding=1)
+    channels = weight.shape[1] // fold**2
+    kernel = weight.reshape(-1, channels, fold, fold, 3, 3)  # out, channel, down, across, rows, columns
+    if fold >= LARGE_FOLD:
+        kernel, step = kernel.permute(0, 2, 3, 1, 4, 5).flatten(1, 3), 1
+    else:
+        kernel, step = kernel.permute(0, 3, 1, 4, 2, 5).flatten(1, 2).flatten(2, 3), fold
+    return F.conv2d(blocks, _channels_last(kernel), bias, stride=(step, 1), padding=(step, 1))
 
 
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from .config import Config
 from .hardware import Precision
-from .network import UNet
+from .network import EVERY_PIXEL, Lattice, UNet
 from .sampling import Frames
 
 LONGEST_WAIT = timedelta(weeks=1)
@@ -146,10 +146,10 @@ class Shared:
         self.multiple = network.multiple
         self._network, self._team = network, team
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The answers for `(batch, 3, height, width)`, of the same shape."""
+    def __call__(self, x: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
+        """The answers for `(batch, 3, height, width)`, as the network's."""
         first, last = (len(x) * rank // self._team.size for rank in (self._team.rank, self._team.rank + 1))
-        own: Tensor = self._network(x[first:last])
+        own: Tensor = self._network(x[first:last], lattice)
         answers = own.new_zeros(len(x), *own.shape[1:])
         answers[first:last] = own.detach()
         _all_reduce(answers)

@@ -341,11 +341,12 @@ def _draw_coding(rng: np.random.Generator) -> tuple[float, int, int]:
 
 def cut(frames: Frames, place: int, crop: Crop, side: int, device: torch.device) -> Tensor:
     """A frame's crop as `(1, 3, h, w)` float32 in [0, 1], turned, and at most `side` pixels high and wide."""
-    x = scaled(frames.pixels[place][:, *crop.area].to(device))[None]
-    if max(crop.height, crop.width) > side:
-        scale = side / max(crop.height, crop.width)
-        size = (max(16, round(crop.height * scale)), max(16, round(crop.width * scale)))
-        x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+    codes = frames.pixels[place][None, :, *crop.area].to(device)
+    if max(crop.height, crop.width) <= side:
+        return scaled(turned(codes, crop.transform).contiguous())  # codes are a quarter of the memory to turn
+    scale = side / max(crop.height, crop.width)
+    size = (max(16, round(crop.height * scale)), max(16, round(crop.width * scale)))
+    x = F.interpolate(scaled(codes), size=size, mode="bilinear", antialias=True, align_corners=False)
     return turned(x, crop.transform)
 
 

@@ -23,7 +23,7 @@ from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
 from .consensus import Consensus
 from .hardware import Lanes, Precision, free_memory
-from .network import UNet, network_of, new_network, pad
+from .network import EVERY_PIXEL, Lattice, UNet, network_of, new_network, pad
 
 if TYPE_CHECKING:
     from .parallel import Shared, Team
@@ -323,7 +323,7 @@ def _ratio_objective(
     places = frames.pairs[crop.pair] if config.alpha > 0 else frames.pairs[crop.pair][:1]
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place in places])
     o, f = camera.shift(x, crop.jitter_stops), camera.shift(x, crop.jitter_stops + STEP_STOPS)
-    delta = answer(network, f, layout)
+    delta = answer(network, f, layout=layout)
     reconstruction = losses.reconstruction(delta[:1], o[:1], f[:1])
     darker = delta * f
     temporal = losses.temporal(darker[:1], darker[1:], o[:1], o[1:]) if config.alpha > 0 else 0 * reconstruction
@@ -347,7 +347,9 @@ def _stops_objective(
         for k, crop in enumerate(crops):
             assert crop.coding is not None
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
-    stops, x, f = _looked_at(crops, config, answer(network, seen), x, f)
+    lattice = Lattice(config.stride, *crops[0].phase)
+    stops = answer(network, seen, lattice)
+    x, f = (lattice.of(picture).contiguous() for picture in (x, f))
     truth = losses.truth(x, f, torch.tensor(shifts, device=device)[:, None, None, None], frames.white)
     return losses.censored(stops, truth, losses.excess(x, frames.white)), _steady(stops, truth, config)
 
@@ -364,7 +366,9 @@ def _consensus_objective(
     visits = _places(frames, crops, config)
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place, crop in visits])
     agreed = torch.cat([consensus.cut(place, crop) for place, crop in visits])
-    stops, x, agreed = _looked_at(crops, config, answer(network, x), x, agreed)
+    lattice = Lattice(config.stride, *crops[0].phase)
+    stops = answer(network, x, lattice)
+    x, agreed = (lattice.of(picture).contiguous() for picture in (x, agreed))
     seen = (x >= frames.white).to(stops.dtype)
     truth = losses.Truth(agreed, seen, torch.zeros_like(seen))
     return losses.known(stops, truth), _steady(stops, truth, config)
@@ -380,17 +384,18 @@ def _places(frames: sampling.Frames, crops: list[sampling.Crop], config: Config)
     return [(frames.pairs[crop.pair][turn], crop) for turn in range(turns) for crop in crops]
 
 
-def _looked_at(crops: list[sampling.Crop], config: Config, *pictures: Tensor) -> tuple[Tensor, ...]:
-    """Those pixels that the fast preset's losses see, of each of the pictures."""
-    row, column = crops[0].phase
-    return tuple(picture[..., row :: config.stride, column :: config.stride].contiguous() for picture in pictures)
-
-
-def answer(network: UNet | Shared, x: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:
-    """The network's answer for pictures of any size: edges repeated up to its multiple, the answer cut back."""
-    height, width = x.shape[-2:]
+def answer(
+    network: UNet | Shared,
+    x: Tensor,
+    lattice: Lattice = EVERY_PIXEL,
+    *,
+    layout: torch.memory_format = torch.channels_last,
+) -> Tensor:
+    """The network's answer at the lattice's pixels, for pictures of any size: their edges are repeated up to its
+    multiple."""
+    height, width = lattice.size(*x.shape[-2:])
     x = pad(x, network.multiple).contiguous(memory_format=layout)
-    out: Tensor = network(x)
+    out: Tensor = network(x, lattice)
     return out[..., :height, :width]
 
 
