@@ -43,7 +43,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +69,8 @@ HELD = 3
 FEWEST = 6
 """Frames of a turn, at least: of two, as many as there are streams, beginning and end would be all that is measured."""
 FILLING_TURNS = 4
+"""Turns after which VapourSynth's pool of frames has grown to what these sizes take."""
 SIZES = ((416, 240), (960, 540), (1920, 1080), (3840, 2160), (7680, 4320))
-PIXELS_A_SECOND = {"fast": 16e6, "paper": 3e5}
-"""About, on two cores."""
 CONSULTED = 24
 """Frames of which a consensus is measured: enough that most have all of their neighbours."""
 Row = dict[str, Any]
@@ -211,16 +209,17 @@ def network_of(preset: str, width: int, height: int, on: Hardware) -> Expander:
     return Expander(network, config, *on)
 
 
-def job_of(clip: vs.VideoNode, expander: Expander) -> vs.VideoNode:
-    """The clip that expands by this network: what core.zhdrv.Expand returns once it has learned."""
+def job_of(clip: vs.VideoNode, expander: Expander) -> learning.Job:
+    """What core.zhdrv.Expand has of this clip once it has learned: its `expand()` is what that returns."""
     on = {"device": str(expander.device), "precision": expander.precision}
     job = learning.prepare(clip, preset=expander.config.preset, cache="", **on)
     job.trained = learning.Trained({}, best=expander.network.state_dict())
-    return job.expand()
+    return job
 
 
-def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
-    """Requests the next `count` frames, as many at once as VapourSynth has threads, and none beyond them.
+def through(clip: vs.VideoNode, seconds: float, most: int = sys.maxsize) -> Callable[[], int]:
+    """Requests the next frames for so long, at least `FEWEST` and at most `most`, as many at once as VapourSynth has
+    threads, and none beyond them.
 
     clip.frames() would go on reading ahead in the turns of the other cases.
     """
@@ -228,19 +227,17 @@ def through(clip: vs.VideoNode, count: int) -> Callable[[], int]:
 
     def run() -> int:
         waiting: deque[Future[vs.VideoFrame]] = deque()
-        for n in islice(ahead, count):
+        count, ends = 0, time.perf_counter() + seconds
+        while count < most and (count < FEWEST or time.perf_counter() < ends):
             if len(waiting) == vs.core.num_threads:
                 waiting.popleft().result().close()
-            waiting.append(clip.get_frame_async(n))
+            waiting.append(clip.get_frame_async(next(ahead)))
+            count += 1
         for request in waiting:
             request.result().close()
         return count
 
     return run
-
-
-def frames_of_a_turn(options: argparse.Namespace, preset: str, width: int, height: int) -> int:
-    return max(FEWEST, round(options.seconds * PIXELS_A_SECOND[preset] / (width * height)))
 
 
 # The benchmarks -------------------------------------------------------------------------------------------------------
@@ -249,13 +246,15 @@ def frames_of_a_turn(options: argparse.Namespace, preset: str, width: int, heigh
 def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
     width, height = options.size
     device, _ = options.on
-    count = frames_of_a_turn(options, preset, width, height)
     clip = repeated(width, height, 10_000_000)
     expander = network_of(preset, width, height, options.on)
+    job = job_of(clip, expander)
+    count = job.computing.streams(expander.config, width, height)
+    as_expand = frames.Streams(count, here=device.type == "cpu")
     linear = frames.to_linear(clip, frames.resolve_colour(clip, warn=lambda _: None))
     cases = {
-        "Expand": through(job_of(clip, expander), count),
-        "copy": through(frames.on_request(linear, lambda planes: planes), count),
+        "Expand": through(job.expand(), options.seconds),
+        "copy": through(frames.on_request(linear, lambda planes: planes, streams=lambda: as_expand), options.seconds),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
@@ -264,7 +263,7 @@ def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
             for name in ("ov", "ort"):
                 for streams in (1, 2):
                     model = getattr(vs.core, name).Model(linear, str(path), num_streams=streams)
-                    cases[f"vs-mlrt {name}, {streams} streams"] = through(model, count)
+                    cases[f"vs-mlrt {name}, {streams} streams"] = through(model, options.seconds)
         slow: dict[str, Callable[[], int]] = {}
         if width * height <= 1920 * 1080:
             network = Baseline().to(device)
@@ -279,7 +278,13 @@ def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
         rows = [*measured(cases, options.rounds), *measured(slow, 1 if width * height > 640 * 360 else options.rounds)]
     ours = rows[0]
     return [
-        {**row, "of Expand": row["ms"] / ours["ms"], "of Expand, cpu": row["cpu ms"] / ours["cpu ms"]} for row in rows
+        {
+            **row,
+            "frames/s": 1e3 / row["ms"],
+            "of Expand": row["ms"] / ours["ms"],
+            "of Expand, cpu": row["cpu ms"] / ours["cpu ms"],
+        }
+        for row in rows
     ]
 
 
@@ -388,10 +393,16 @@ def material(size: tuple[int, int], count: int = HELD) -> sampling.Frames:
     return sampling.Frames(pixels, tuple((n, (n + 1) % count) for n in range(count)))
 
 
+def steps_of_a_turn(preset: str, device: torch.device) -> int:
+    if device.type != "cpu":
+        return 20  # of some milliseconds each
+    return 5 if preset == "fast" else 1
+
+
 def training_step(
     preset: str, size: tuple[int, int], on: Hardware, *, second_round: bool = False
 ) -> tuple[Callable[[], int], float]:
-    """A training's next steps, 5 of fast or 1 of paper, of its first or its second round, and one's multiply-adds."""
+    """A training's next steps, of its first or its second round, and one's multiply-adds."""
     config = replace(Config.from_preset(preset).for_size(*size), epochs=100_000)
     if second_round:
         config = replace(config, steps_per_epoch=1, second_round=1 - 1e-5)
@@ -399,7 +410,9 @@ def training_step(
     while second_round and next(running).step < 2:
         pass  # its first step, and what comes between the rounds
 
-    def some(count: int = 5 if preset == "fast" else 1) -> int:
+    count = steps_of_a_turn(preset, on[0])
+
+    def some() -> int:
         for _ in range(count):
             next(running)
         synchronized(on[0])
@@ -453,9 +466,11 @@ def train(options: argparse.Namespace) -> list[Row]:
     pair = (pixels[:2, :, : min(height, 320) // 8 * 8, : min(width, 320) // 8 * 8].float() / 255).to(device)
 
     def run() -> int:
-        baseline_step(network, optimizer, pair)
+        count = steps_of_a_turn("paper", device)
+        for _ in range(count):
+            baseline_step(network, optimizer, pair)
         synchronized(device)
-        return 1
+        return count
 
     cases["baseline"] = run
     rows = measured(cases, options.rounds)
@@ -490,7 +505,7 @@ def take_memory(width: int, height: int, device: str, precision: hardware.Precis
     expander = network_of("fast", width, height, (torch.device(device), precision))
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    clip = job_of(repeated(width, height, 8), expander)
+    clip = job_of(repeated(width, height, 8), expander).expand()
     for _ in clip.frames(close=True):
         pass
     peaks = [(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit]
@@ -506,7 +521,7 @@ def pixels(options: argparse.Namespace) -> list[Row]:
     for width, height in SIZES:
         clip = repeated(width, height, 100_000)
         job = job_of(clip, network_of("fast", width, height, options.on))
-        cases[f"{width}x{height}"] = through(job, frames_of_a_turn(options, "fast", width, height))
+        cases[f"{width}x{height}"] = through(job.expand(), options.seconds)
     for _ in range(FILLING_TURNS):
         for run in cases.values():
             run()
@@ -523,10 +538,10 @@ def length(options: argparse.Namespace) -> list[Row]:
     for frames_of_clip in (50, 500, 5_000, 50_000):
         clip = repeated(*options.size, frames_of_clip)
         started = time.perf_counter()
-        expanded = job_of(clip, expander)
+        expanded = job_of(clip, expander).expand()
         there = 1e3 * (time.perf_counter() - started)
         count = frames_of_clip // (2 * options.rounds + 2) if frames_of_clip < 500 else 40
-        (row,) = measured({f"{frames_of_clip} frames": through(expanded, count)}, options.rounds)
+        (row,) = measured({f"{frames_of_clip} frames": through(expanded, options.seconds, count)}, options.rounds)
         rows.append({**row, "ms until the clip is there": there})
     return rows
 

@@ -98,6 +98,39 @@ def test_cards_that_torch_was_not_built_for_are_left_out(monkeypatch: pytest.Mon
         hardware.choose_device("cuda:0")
 
 
+@pytest.mark.parametrize(
+    ("capability", "built_for", "there"),
+    [
+        ((8, 9), ["sm_80", "sm_86", "sm_90"], True),
+        ((8, 0), ["sm_75", "sm_86", "sm_90"], False),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_80", "sm_90", "compute_90"], True),
+        ((10, 3), ["sm_100", "sm_120"], True),
+    ],
+)
+def test_kernels_serve_later_cards_of_their_generation(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built_for: list[str], there: bool
+) -> None:
+    pretend(monkeypatch, "cuda")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    assert hardware.devices() == ["cuda:0", "cpu"][not there :]
+
+
+@pytest.mark.parametrize(
+    ("built_for", "there"), [(["gfx1030", "gfx1100"], [1]), (["gfx942", "gfx10-3-generic"], [0, 1])]
+)
+def test_amds_built_in_cards_are_left_out_without_kernels(
+    monkeypatch: pytest.MonkeyPatch, built_for: list[str], there: list[int]
+) -> None:
+    pretend(monkeypatch, "cuda", 2)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
+    properties = [SimpleNamespace(gcnArchName=name) for name in ("gfx1036", "gfx1100:xnack-")]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties[index])
+    assert hardware.devices() == [*(f"cuda:{index}" for index in there), "cpu"]
+
+
 def test_a_precision_that_is_asked_for_is_taken() -> None:
     cpu = torch.device("cpu")
     assert (hardware.choose_precision("fp32", cpu), hardware.choose_precision("bf16", cpu)) == ("fp32", "bf16")
@@ -157,6 +190,10 @@ def test_lanes_share_the_threads_and_keep_the_order_of_their_parts(set_threads: 
             lanes.map(lambda part: 1 / part, [1, 0])
     with hardware.Lanes(torch.device("cpu"), 8) as lanes:
         assert lanes.count == 5
+    for most, threads, each in ((2, 1, 1), (2, 9, 2), (1, 1, 1), (1, None, 5)):
+        with hardware.Lanes(torch.device("cpu"), most, threads) as lanes:
+            assert lanes.map(lambda _: torch.get_num_threads(), range(3)) == [each] * 3
+    assert torch.get_num_threads() == 5
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 1), ("cuda:0", 4), ("mps", 4)])

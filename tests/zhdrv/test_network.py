@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from vszhdrv.zhdrv import network
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.network import CLIPPED, Head, Lattice, MixedPool, UNet, network_of, new_network, pad
+from vszhdrv.zhdrv.network import CLIPPED, Head, Lattice, MixedPool, UNet, for_autocast, network_of, new_network, pad
 from vszhdrv.zhdrv.training import answer
 
 FAST = Config.from_preset("fast")
@@ -108,6 +108,15 @@ def test_a_lattices_answer_is_that_of_its_pixels(fold: int, lattice: Lattice, he
     weight = asked.out.weight
     (of_every,), (of_some,) = (torch.autograd.grad(out.sum(), weight) for out in (lattice.of(every), some))
     assert torch.allclose(of_some, of_every, rtol=1e-4, atol=1e-4 * float(of_every.abs().max()) + 1e-9)
+
+
+@pytest.mark.parametrize("config", [FAST, PAPER], ids=["fast", "paper"])
+def test_weights_made_bfloat16_once_answer_as_those_of_every_call(config: Config) -> None:
+    asked = built(config).requires_grad_(False)
+    x = torch.rand(1, 3, 64, 96).sqrt()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(answer(for_autocast(asked), x), answer(asked, x))
+    assert {weights.dtype for weights in asked.parameters()} == {torch.float32}
 
 
 def test_padding_repeats_the_last_row_and_column() -> None:

@@ -134,7 +134,7 @@ def test_the_gradients_of_all_shares_add_up_to_the_gradient(monkeypatch: pytest.
 
     whole = network(x, lattice).detach()
     expected = torch.autograd.grad(loss(network(x, lattice)), parameters)
-    monkeypatch.setattr("vszhdrv.zhdrv.parallel._all_reduce", lambda tensor: tensor.copy_(whole))
+    monkeypatch.setattr(Team, "all_reduce", lambda self, tensor: tensor.copy_(whole))
     found = [torch.zeros_like(parameter) for parameter in parameters]
     for rank in range(3):
         answers = Shared(network, Team(rank, 3, None))(x, lattice)
@@ -143,6 +143,22 @@ def test_the_gradients_of_all_shares_add_up_to_the_gradient(monkeypatch: pytest.
             total += own
     assert any(gradient.abs().max() > 1e-4 for gradient in expected)
     torch.testing.assert_close(tuple(found), expected)
+
+
+def test_cards_are_taken_where_they_compute_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL opens a card for every process that it is told of, also where they compute on the processor."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("vszhdrv.zhdrv.parallel.dist.new_group", lambda **options: asked.append(options) or "cards")
+    monkeypatch.setattr("vszhdrv.zhdrv.parallel.dist.broadcast_object_list", lambda *_, **__: None)
+    monkeypatch.setattr("vszhdrv.zhdrv.parallel.dist.broadcast", lambda *_, **__: None)
+    reduced: list[Any] = []
+    monkeypatch.setattr("vszhdrv.zhdrv.parallel.dist.all_reduce", lambda tensor, group: reduced.append(group))
+    team = Team(0, 2, None)
+    for device in ("cpu", "cuda", "cuda"):
+        team.send(panning(), FAST, torch.device(device), "fp32", None)
+        team.all_reduce(torch.ones(1))
+    assert [options["backend"] for options in asked] == ["nccl"]
+    assert reduced == [None, "cards", "cards"]
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,6 @@ def expanded(
     expansion.
     """
     loading = threading.Lock()
-    loaded = cache(load)
     threads = 1
 
     def streams() -> frames.Streams:
@@ -145,6 +144,13 @@ def expanded(
         threads = max(1, torch_threads() // count)
         device, _ = computing.hardware()
         return frames.Streams(count, here=device.type == "cpu" and threads == 1)
+
+    @cache
+    def loaded() -> Expander:
+        from vszhdrv.zhdrv.hardware import memory_told
+
+        with memory_told(computing.hardware()[0]):
+            return load()
 
     def compute(light: frames.Planes) -> frames.Computed:
         from vszhdrv.zhdrv.hardware import lane, memory_told

@@ -17,7 +17,7 @@ from . import camera
 from .config import STEP_STOPS, Config
 from .hardware import Precision, has_streams, is_out_of_memory, wait
 from .losses import EPSILON
-from .network import UNet
+from .network import UNet, for_autocast
 from .overlays import Overlays
 
 CLIP_RAMP = (0.97, 1.0)
@@ -81,6 +81,7 @@ class Expander:
         tile_pad: int | None = None,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._asked = for_autocast(self.network) if precision == "bf16" else self.network
         wait(device)  # the weights are for other streams, too
         self.config = config
         self.device = device
@@ -101,7 +102,7 @@ class Expander:
         """
         hdr = linear.to(self.device, copy=True)
         for frame in hdr:
-            self._brighten(frame.unbind())
+            self._brighten(frame)
         return hdr.cpu()
 
     def expand(self, linear: Pixels) -> Pixels:
@@ -140,24 +141,33 @@ class Expander:
         for row, plane in zip(host, planes, strict=True):
             row.copy_(plane)
         linear = host.to(self.device, non_blocking=streams)
-        self._brighten(linear.unbind())
+        self._brighten(linear)
         host.copy_(linear, non_blocking=streams)
         wait(self.device)
         for row, plane in zip(host, planes, strict=True):
             plane.copy_(row)
 
-    def _brighten(self, planes: Planes) -> None:
-        """Turn linear light, on the device, into HDR where it lies."""
-        if self.config.head == "stops":
-            self._lift(planes)
-            return
-        sdr = camera.encode(torch.stack(tuple(planes))[None])
-        hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up))
-        for plane, bright in zip(planes, hdr[0], strict=True):
-            plane.copy_(torch.maximum(bright, plane))
+    def _brighten(self, linear: Planes | Tensor) -> None:
+        """Turn linear light, on the device, into HDR where it lies: `(3, height, width)`, or its planes."""
+        if self.config.head == "ratio":
+            sdr = camera.encode(torch.stack(tuple(linear))[None])
+            hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up))
+            for plane, bright in zip(linear, hdr[0], strict=True):
+                plane.copy_(torch.maximum(bright, plane))
+        elif self.device.type == "cpu":
+            self._lift(tuple(linear))
+        else:
+            assert isinstance(linear, Tensor)
+            self._lift_at_once(linear)
+
+    def _lift_at_once(self, linear: Tensor) -> None:
+        """Make the light brighter by the predicted stops where it clips: all of it, in few and large steps."""
+        sdr = self.encoded(linear)
+        for part, stops in self._answers(lambda part: sdr[None, :, *part], sdr.shape[-2:]):
+            linear[:, *part] = lifted(linear[:, *part], sdr[:, *part], stops[0], self.ramp)
 
     def _lift(self, planes: Planes) -> None:
-        """Make the planes brighter by the predicted stops where they clip.
+        """The same, part by part, on the processor.
 
         Only what reaches the ramp is computed: all else is the source, as it would be after a product by 2^0.
         """
@@ -197,9 +207,9 @@ class Expander:
             try:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     if self.device.type == "cpu":
-                        return list(evaluate(self.network, picture, size, tile, wanted, self.tile_pad))
+                        return list(evaluate(self._asked, picture, size, tile, wanted, self.tile_pad))
                     # a card is kept waiting by many small steps, and by every question what clips
-                    return list(evaluate_at_once(self.network, picture, size, tile, self.tile_pad))
+                    return list(evaluate_at_once(self._asked, picture, size, tile, self.tile_pad))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

@@ -30,8 +30,8 @@ KEPT_BLOCK_BYTES = 2**25
 """... but for blocks over this, the most that glibc takes."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What is said by MPS, and by the processor's allocator on Linux and macOS, and on Windows."""
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "unable to find an engine")
+"""What is said by MPS, by the processor's allocator on Linux and macOS, and on Windows, and by cuDNN."""
 _this_thread = threading.local()
 _one_queue = threading.Lock()
 
@@ -52,13 +52,17 @@ def devices() -> list[str]:
 
 
 def _has_kernels(kind: torch.device, index: int) -> bool:
-    """Whether this build of torch computes on the card: it leaves out NVIDIA's oldest, and lists them all the same."""
-    built_for = [re.match(r"sm_(\d+)", name) for name in torch.cuda.get_arch_list()]
-    oldest = min((int(match[1]) for match in built_for if match), default=0)  # none where it is ROCm's
-    if kind.type != "cuda" or not oldest:
+    """Whether this build of torch computes on the card: it has kernels for some, and lists all of them."""
+    names = torch.cuda.get_arch_list() if kind.type == "cuda" else []
+    if not names:
         return True
+    if torch.version.hip is not None:  # AMD's: kernels for one architecture, or for all of a family
+        own = torch.cuda.get_device_properties(index).gcnArchName.split(":")[0]
+        return own in names or any(name.endswith("-generic") for name in names)
+    # NVIDIA's: kernels (sm) for this and later cards of one generation, or what the driver compiles for all later ones
     major, minor = torch.cuda.get_device_capability(index)
-    return 10 * major + minor >= oldest
+    built = [(name.split("_")[0], int(found[1])) for name in names if (found := re.search(r"_(\d+)", name))]
+    return any(number <= 10 * major + minor and (form == "compute" or number // 10 == major) for form, number in built)
 
 
 def choose_device(name: str) -> torch.device:
@@ -164,16 +168,19 @@ def lane(device: torch.device, threads: int) -> Iterator[None]:
 
 class Lanes:
     """Parts of a work, computed at the same time, each by an even share of the processor's threads; a card has one
-    lane. What is split is small: threads that share one such operation wait for each other more than they compute.
+    lane. A context: its threads end with it.
 
-    A context: its threads end with it.
+    Args:
+        most: how many lanes, at most.
+        threads: how many threads a lane has, at most; None: all of its share.
     """
 
-    def __init__(self, device: torch.device, most: int) -> None:
-        threads = torch_threads()
-        self.count = min(most, threads) if device.type == "cpu" else 1
-        self._device, self._threads = device, threads // self.count
-        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
+    def __init__(self, device: torch.device, most: int, threads: int | None = None) -> None:
+        here = torch_threads()
+        self.count = min(most, here) if device.type == "cpu" else 1
+        share = here // self.count
+        self._device, self._threads = device, share if threads is None else min(threads, share)
+        self._pool = ThreadPoolExecutor(self.count) if device.type == "cpu" and self._threads < here else None
 
     def __enter__(self) -> Self:
         return self

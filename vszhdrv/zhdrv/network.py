@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -212,6 +213,14 @@ def network_of(weights: Mapping[str, Tensor], widths: Sequence[int], head: Head,
     except RuntimeError as error:
         raise ValueError(f"the weights are of another architecture than a {head} U-Net {list(widths)}") from error
     return network
+
+
+def for_autocast(network: UNet) -> UNet:
+    """A copy whose weights are bfloat16 where autocast would make them so at every call; its answers are the same."""
+    copied = deepcopy(network)
+    for part in (copied.encoder, copied.pools, copied.decoder, copied.last):
+        part.to(torch.bfloat16)
+    return copied
 
 
 def pad(x: Tensor, multiple: int) -> Tensor:

@@ -57,6 +57,8 @@ class Team:
     _store: Any
     _others_wait: bool = True
     """Whether the others have not heard yet what to do."""
+    _cards: Any = None
+    """What brings together what cards hold, once it is known that they compute; None: what the processor holds."""
 
     def device(self, name: str) -> str:
         """The device of this process, where the user asked for `name`: a card each, or the processor.
@@ -94,6 +96,7 @@ class Team:
         with _unless_ended():
             dist.broadcast_object_list([about], src=0, device=torch.device("cpu"))
             dist.broadcast(pixels.view(torch.uint8), src=0)  # gloo, as pickle, knows no uint16
+        self._meet_on(device)
 
     def dismiss(self) -> None:
         """For process 0: where the others have nothing to do, let them go."""
@@ -111,7 +114,20 @@ class Team:
             rest, shape, dtype, config, device, precision, state = received[0]
             pixels = torch.empty(shape, dtype=dtype)
             dist.broadcast(pixels.view(torch.uint8), src=0)
-        return Work(replace(rest, pixels=pixels), config, torch.device(self.device(device)), precision, state)
+        own = torch.device(self.device(device))
+        self._meet_on(own)
+        return Work(replace(rest, pixels=pixels), config, own, precision, state)
+
+    def _meet_on(self, device: torch.device) -> None:
+        """NCCL takes a card for each process at once: it is asked for where cards compute, and there are enough."""
+        if device.type == "cuda" and self._cards is None:
+            with _unless_ended():
+                self._cards = dist.new_group(backend="nccl", timeout=LONGEST_WAIT)
+
+    def all_reduce(self, tensor: Tensor) -> None:
+        """Make a tensor of every process the sum of all of them."""
+        with _unless_ended():
+            dist.all_reduce(tensor, group=self._cards)
 
     def shared(self, network: UNet) -> Shared:
         """The network that all ask together."""
@@ -121,7 +137,7 @@ class Team:
         """Make every gradient the sum of the processes' gradients."""
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        _all_reduce(flat)
+        self.all_reduce(flat)
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
@@ -152,7 +168,7 @@ class Shared:
         own: Tensor = self._network(x[first:last], lattice)
         answers = own.new_zeros(len(x), *own.shape[1:])
         answers[first:last] = own.detach()
-        _all_reduce(answers)
+        self._team.all_reduce(answers)
         return torch.cat((answers[:first], own, answers[last:]))
 
 
@@ -163,8 +179,7 @@ def joined() -> Iterator[Team]:
     To be called in the main thread.
     """
     store, rank, size = next(rendezvous("env://"))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     team = Team(rank, size, store)
     # When a process ends, torchrun tells the others by SIGTERM. Process 0 has a state to save; it alone hears Ctrl-C,
     # and the others follow.
@@ -186,11 +201,6 @@ def joined() -> Iterator[Team]:
 def _end(*_: object) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do is to save
     raise Ended(ENDED)
-
-
-def _all_reduce(tensor: Tensor) -> None:
-    with _unless_ended():
-        dist.all_reduce(tensor)
 
 
 @contextmanager

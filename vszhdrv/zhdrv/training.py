@@ -162,8 +162,9 @@ def train(
         coming = Consensus(frames, device, config.stride)
         progress.frames = len(coming.places)
         progress.steps_per_frame = frames.pixels[0, 0].numel() / (config.pictures * config.crop**2)
-    # The processes of a team ask the network together, in one lane each.
-    with Lanes(device, config.crops if team is None else 1) as lanes:
+    # The processes of a team ask the network together, in one lane each. The fast preset's network is small: threads
+    # that share one of its operations wait for one another longer than they compute.
+    with Lanes(device, config.crops if team is None else 1, 1 if config.head == "stops" else None) as lanes:
         while progress.epoch < config.epochs:
             if coming is not None and progress.epoch >= config.first_epochs:
                 for _ in _begin_second_round(progress, coming, config, device, autocast, lanes):
@@ -340,6 +341,7 @@ def _stops_objective(
     )
     shifts = sampling.bounded_shifts(x[: len(crops)], [crop.shift_stops for crop in crops])
     shifts *= len(x) // len(crops)
+    shift_stops = torch.tensor(shifts, device=device)[:, None, None, None]  # now, while a card has nothing to do
     f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
     seen = f
     if frames.compressed:
@@ -350,7 +352,7 @@ def _stops_objective(
     lattice = Lattice(config.stride, *crops[0].phase)
     stops = answer(network, seen, lattice)
     x, f = (lattice.of(picture).contiguous() for picture in (x, f))
-    truth = losses.truth(x, f, torch.tensor(shifts, device=device)[:, None, None, None], frames.white)
+    truth = losses.truth(x, f, shift_stops, frames.white)
     return losses.censored(stops, truth, losses.excess(x, frames.white)), _steady(stops, truth, config)
 
 
