@@ -43,6 +43,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -425,15 +426,13 @@ def training_step(
 def consensus_of(size: tuple[int, int], on: Hardware) -> Callable[[], int]:
     """What comes between the rounds of fast, for `CONSULTED` frames."""
     expander, held = network_of("fast", *size, on), material(size, CONSULTED)
-    device, precision = on
-
-    def answer(x: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return training.answer(expander.network, x)
+    device, _ = on
 
     def run() -> int:
-        with hardware.Lanes(device, expander.config.crops) as lanes:
-            for _ in consensus.Consensus(held, device, expander.config.stride).ask(answer, lanes):
+        agreed = consensus.Consensus(held, device, expander.config.stride)
+        answer = partial(expander.predict_near, white=held.white, distance=agreed.nearby)
+        with hardware.Lanes(device, expander.config.crops, 1) as lanes:
+            for _ in agreed.ask(answer, lanes):
                 pass
         synchronized(device)
         return CONSULTED

@@ -374,3 +374,17 @@ def test_pictures_of_an_expansion() -> None:
     assert np.abs(pictures["m2"][:, 4:40] - pictures["source"][:, 4:40] * STEP).max() <= 1
     assert np.abs(pictures["delta"][:, 4:40] / 255 - STEP).max() < 0.02
     assert expansion.CLIP_RAMP[0] > 40 / 48
+
+
+@pytest.mark.parametrize("fold", [2, 4])
+def test_answers_near_what_clips_are_those_of_the_whole_frame(fold: int) -> None:
+    config = replace(Config.from_preset("fast"), widths=(4, 8, 8), fold=fold)
+    asked = Expander(new_network(config.widths, config.head, fold, 3), config, CPU, "fp32")
+    x = torch.rand(1, 3, 330, 517) * 0.9
+    x[..., 130:140, 60:90] = x[..., 1, 300:320, 500:] = 1.0
+    with torch.inference_mode():
+        whole, near = asked.predict(x), asked.predict_near(x, 0.99, distance=3)
+    clips = (x >= 0.99).any(1, keepdim=True).float()
+    around = torch.nn.functional.max_pool2d(clips, 7, 1, 3).expand_as(x) > 0
+    assert torch.allclose(near[around], whole[around], atol=1e-5)
+    assert (near == 0).float().mean() > 0.5  # not all of it was computed

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import batched
 from typing import NamedTuple
 
 import cv2
@@ -47,7 +48,7 @@ PER_STOP = 16
 """Codes of a stop in which the means are kept: 8 bits hold 15.9 stops."""
 
 Answer = Callable[[Tensor], Tensor]
-"""Stops over white, for pictures `(1, 3, height, width)` in the working encoding."""
+"""Stops over white, for pictures `(1, 3, height, width)` in the working encoding: where they clip, and `nearby`."""
 
 
 class _View(NamedTuple):
@@ -85,15 +86,26 @@ class Consensus:
         """Ask the network that has learned, and bring its answers together; yields after each of `places`."""
         pixels = self.frames.pixels
         views: dict[int, _View] = {}
-        for place in self.places:
-            near = [place + step for k in DISTANCES for step in (-k, k) if 0 <= place + step < len(pixels)]
-            views = {k: view for k, view in views.items() if k >= place - max(DISTANCES)}
-            for k in (place, *near):
-                if k not in views:
-                    views[k] = self._view(sampling.scaled(pixels[k].to(self._device))[None], answer)
-            mean = self._mean(views[place], [views[k] for k in near], lanes)
-            self._codes[place] = (mean[0] * PER_STOP).round().clamp(0, 255).byte()
-            yield
+
+        def view(place: int) -> _View:
+            return self._view(sampling.scaled(pixels[place].to(self._device))[None], answer)
+
+        def near(place: int) -> list[int]:
+            return [place + step for k in DISTANCES for step in (-k, k) if 0 <= place + step < len(pixels)]
+
+        for places in batched(self.places, lanes.count):
+            views = {k: kept for k, kept in views.items() if k >= places[0] - max(DISTANCES)}
+            new = sorted({k for place in places for k in (place, *near(place))} - views.keys())
+            views |= zip(new, lanes.map(view, new), strict=True)
+            for place in places:
+                mean = self._mean(views[place], [views[k] for k in near(place)], lanes)
+                self._codes[place] = (mean[0] * PER_STOP).round().clamp(0, 255).byte()
+                yield
+
+    @property
+    def nearby(self) -> int:
+        """How many pixels around what clips answers count: bilinear samples see one step further."""
+        return 2 * self.scale
 
     def cut(self, place: int, crop: sampling.Crop) -> Tensor:
         """The means over a crop of a frame, as `sampling.cut` has its pixels: stops, `(1, 3, height, width)`."""
@@ -102,14 +114,15 @@ class Consensus:
         codes = self._codes[place][:, rows[:, None], columns]
         return sampling.turned(codes[None].float() / PER_STOP, crop.transform)
 
+    @torch.inference_mode()
     def _view(self, x: Tensor, answer: Answer) -> _View:
         stops = answer(x).float()
         if self.scale > 1:
             clips = (x >= self.frames.white).to(x.dtype)
-            share, of_clipped, of_all = (self._pooled(each) for each in (clips, clips * stops, stops))
+            share, of_clipped = self._pooled(clips), self._pooled(clips * stops)
             # where one pixel clips the block does: a camera of that resolution would have clipped there, too
             x = torch.where(share > 0, 1.0, self._pooled(x))
-            stops = torch.where(share > 0, of_clipped / share.clamp(min=1e-9), of_all)
+            stops = of_clipped / share.clamp(min=1e-9)
         luma = (x * x.new_tensor(camera.LUMA)[:, None, None]).sum(1)[0]
         return _View(torch.cat((x, stops), dim=1), (luma * 255).round().byte().cpu().numpy())
 

@@ -194,12 +194,23 @@ class Expander:
         """The working encoding, in which the source clips at 1."""
         return camera.encode(linear if self.white == 1 else linear / self.white)
 
-    def predict(self, sdr: Tensor) -> Tensor:
-        """The network's answer for a whole frame, `(1, 3, height, width)`."""
-        out = torch.empty_like(sdr)
-        for part, answer in self._answers(lambda part: sdr[..., *part], sdr.shape[-2:]):
+    def predict(self, sdr: Tensor, wanted: Wanted | None = None) -> Tensor:
+        """The network's answer for a whole frame, `(1, 3, height, width)`; where none is `wanted` it may be 0."""
+        out = torch.zeros_like(sdr)
+        for part, answer in self._answers(lambda part: sdr[..., *part], sdr.shape[-2:], wanted):
             out[..., *part] = answer
         return out
+
+    def predict_near(self, sdr: Tensor, white: float, distance: int) -> Tensor:
+        """The same; wanted are answers so many pixels around what reaches the working value `white`."""
+
+        def wanted(part: Part) -> list[slice]:
+            rows, columns = part
+            seen = sdr[0, :, max(0, rows.start - distance) : rows.stop + distance, columns]
+            runs = reaching(seen.unbind(), white, GAP_BLOCKS * self.network.fold)
+            return [slice(max(0, run.start - distance), min(run.stop + distance, seen.shape[-1])) for run in runs]
+
+        return self.predict(sdr, wanted)
 
     def _answers(self, picture: Picture, size: Sequence[int], wanted: Wanted | None = None) -> list[Answer]:
         while True:
@@ -291,7 +302,7 @@ def _any(mask: Tensor) -> Tensor:
 
 
 def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
-    """The columns of a part's planes of linear light that reach `foot`, in runs that are over `gap` apart."""
+    """The columns of a part's planes that reach `foot` anywhere, in runs that are over `gap` apart."""
     # by NumPy in one thread: waking others for so little costs more than they save
     highest = np.max([plane.numpy().max(axis=0) for plane in planes], axis=0)
     columns = np.flatnonzero(highest >= foot).tolist()

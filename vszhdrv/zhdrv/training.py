@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
 from .consensus import Consensus
+from .expansion import Expander
 from .hardware import Lanes, Precision, free_memory
 from .network import EVERY_PIXEL, Lattice, UNet, network_of, new_network, pad
 
@@ -167,7 +168,7 @@ def train(
     with Lanes(device, config.crops if team is None else 1, 1 if config.head == "stops" else None) as lanes:
         while progress.epoch < config.epochs:
             if coming is not None and progress.epoch >= config.first_epochs:
-                for _ in _begin_second_round(progress, coming, config, device, autocast, lanes):
+                for _ in _begin_second_round(progress, coming, config, device, precision, lanes):
                     yield progress
                 consensus, frames, coming = coming, coming.frames, None
             objective = partial(_objective, asked, frames, config, device, layout, consensus, autocast)
@@ -234,7 +235,7 @@ def _begin_second_round(
     consensus: Consensus,
     config: Config,
     device: torch.device,
-    autocast: Autocast,
+    precision: Precision,
     lanes: Lanes,
 ) -> Iterator[None]:
     """Bring together what the network that the first round made answers to neighbours; yields after every frame.
@@ -244,13 +245,8 @@ def _begin_second_round(
     if not progress.first:
         progress.schedule = _second_schedule(progress, config)
         progress.first = progress.weights
-    learned = network_of(progress.first, config.widths, config.head, config.fold).to(device).eval()
-    learned.to(memory_format=torch.channels_last)
-
-    def learned_answer(x: Tensor) -> Tensor:
-        with autocast():
-            return answer(learned, x)
-
+    learned = Expander(network_of(progress.first, config.widths, config.head, config.fold), config, device, precision)
+    learned_answer = partial(learned.predict_near, white=consensus.frames.white, distance=consensus.nearby)
     progress.comparing = True
     started = time.perf_counter()
     for _ in consensus.ask(learned_answer, lanes):
