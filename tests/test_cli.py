@@ -21,7 +21,7 @@ import vapoursynth as vs
 from PIL import Image
 
 import vszhdrv
-from vszhdrv import cli, exr, store, video
+from vszhdrv import cli, exr, sources, store, video
 from vszhdrv.runs import Run
 from vszhdrv.zhdrv.config import Config
 
@@ -170,9 +170,8 @@ def test_a_whole_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.run.name.startswith(f"clip_lr{fast.lr:.0e}_e{fast.epochs}_d2u2_")
     assert len((bench.run / "logs.csv").read_text().splitlines()) == 1 + len(LOG)
     params = (bench.run / "params.csv").read_text().splitlines()
-    assert {"preset,fast", f"epochs,{fast.epochs}", "colour_transfer,13", "white,203.0", "key,0123456789abcdef"} <= set(
-        params
-    )
+    some = {"preset,fast", f"epochs,{fast.epochs}", "colour_transfer,13", "white,203.0", "fps,24", "sar,1"}
+    assert {*some, "key,0123456789abcdef"} <= set(params)
     code = 60 / 255
     assert exr.read(bench.run / "clip_exr" / "clip.000000.exr") == pytest.approx(2 * code, abs=1e-3)
     lines = told(capsys)
@@ -209,6 +208,7 @@ def test_a_network_from_the_store_gives_a_whole_folder_too(bench: Bench) -> None
         ["--n_exp_down", "3"],
         ["--float"],
         ["--white", "100"],
+        ["--fps", "25"],
         ["--compression", "piz"],
         ["--peak", "1000"],
         ["--strength", "0.5"],
@@ -219,6 +219,19 @@ def test_a_network_from_the_store_gives_a_whole_folder_too(bench: Bench) -> None
 def test_other_outputs_have_another_folder(bench: Bench, options: list[str]) -> None:
     bench()
     bench(*options)
+    assert len(list((bench.folder / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("AssumeFPS", {"fpsnum": 25}), ("SetFrameProps", {"_SARNum": 4, "_SARDen": 3})]
+)
+def test_a_clip_of_another_rate_or_shape_has_another_folder(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, values: dict[str, int]
+) -> None:
+    bench()
+    read = sources.read_pictures
+    monkeypatch.setattr(sources, "read_pictures", lambda *given: getattr(read(*given).std, name)(**values))
+    assert bench() == 0
     assert len(list((bench.folder / "runs").iterdir())) == 2
 
 

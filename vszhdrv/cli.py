@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import vapoursynth as vs
 
     from vszhdrv import Job
+    from vszhdrv.exr import Header
     from vszhdrv.light import ClipLight
     from vszhdrv.runs import Run
     from vszhdrv.store import Entry
@@ -213,7 +214,6 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
 
     settings_of(arguments)
     header = exr.Header(half=not arguments.float, white=arguments.white, **given(arguments, ("compression",)))
-    output = {"compression": header.compression, "half": header.half, "white": header.white}
     look = video.Look(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
 
     clip, options = opened(arguments)
@@ -222,7 +222,18 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     if team is not None:
         team.check(job.config)
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
-    what = {**output, "peak": look.peak, "strength": look.strength, **job.computing.traces}
+    with clip.get_frame(0) as frame:
+        header = exr.described(header, job.colour.primaries, clip.fps, frame.props)
+    what = {
+        "compression": header.compression,
+        "half": header.half,
+        "white": header.white,
+        "fps": str(header.fps or "variable"),
+        "sar": str(header.sar),
+        "peak": look.peak,
+        "strength": look.strength,
+        **job.computing.traces,
+    }
     identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **what}
     run = runs.run_folder(arguments.runs or grammar.RUNS, name, job.config, identity)
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
@@ -254,7 +265,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     )
     learn(job, run, team)
     if not arguments.train_only:
-        write_frames(job, clip, frames, run, look, output)
+        write_frames(job, clip, frames, run, look, header)
     say(f"done: {run.folder}")
 
 
@@ -325,13 +336,11 @@ def log_told() -> Iterator[None]:
         vs.core.remove_log_handler(handle)
 
 
-def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Look, output: dict[str, Any]) -> None:
+def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Look, header: Header) -> None:
     """The EXR files that are not there yet, and, with the whole clip's, the preview of the frame that gained most."""
     from vszhdrv import exr, runs, video
 
     hdr = video.graded(job, look, measured=False)
-    with clip.get_frame(0) as frame:
-        header = exr.described(exr.Header(**output), job.colour.primaries, clip.fps, frame.props)
     sequence = exr.Sequence(run.frame_pattern, header)
     missing = runs.missing_frames(hdr, frames, sequence)
     if len(missing) < len(frames):
