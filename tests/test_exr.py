@@ -424,6 +424,16 @@ def test_a_full_disk_is_an_oserror_that_names_the_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_that_openexr_does_not_tell_of_is_an_oserror(tmp_path, monkeypatch):
+    """Files of less than its stream's buffer are written while they are closed, and what fails then is not told."""
+    write(tmp_path / "a.exr", frame(seed=1), Header())
+    monkeypatch.setattr(exr, "_write_file", lambda path, *rest: path.touch())
+    with pytest.raises(OSError, match=r"No space left.*a\.exr"):
+        write(tmp_path / "a.exr", frame(seed=2), Header(), overwrite=True)
+    np.testing.assert_array_equal(read(tmp_path / "a.exr"), interleaved(frame(seed=1).astype(np.float16)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.exr"]
+
+
 def test_stale_temporaries_are_swept_and_young_ones_stay(tmp_path):
     old, young = (tmp_path / f".s.0001.exr.{token}.vszhdrv-part" for token in ("00000000", "11111111"))
     bystander = tmp_path / "notes.part"

@@ -8,7 +8,9 @@ all. Arrays in, files out; neither VapourSynth nor torch, and OpenEXR itself is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
 import re
 import secrets
 import struct
@@ -211,6 +213,8 @@ def write(
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART_SUFFIX}")
     try:
         _write_file(part, dict(zip("RGB", stored, strict=True)), _attributes(header, frame))
+        if not is_valid(part, width, height):  # OpenEXR hears of a full disk, but not while it closes a file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         checkpoint.put_in_place(part, path)
     except RuntimeError as error:
         raise OSError(f"{path} could not be written: {str(error).replace(str(part), str(path))}") from error
