@@ -447,6 +447,15 @@ def test_stale_temporaries_are_swept_and_young_ones_stay(tmp_path):
     assert exr.sweep(tmp_path, older_than=0) == 1
 
 
+def test_stale_temporaries_of_others_stay(tmp_path, monkeypatch):
+    def refused(self):
+        raise PermissionError(1, "Operation not permitted", str(self))
+
+    (tmp_path / ".s.0001.exr.00000000.vszhdrv-part").write_bytes(b"?")
+    monkeypatch.setattr(Path, "unlink", refused)  # as in a folder like /tmp
+    assert exr.sweep(tmp_path, older_than=-1) == 0
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_killed_writer_leaves_no_broken_file_under_a_final_name(tmp_path):
     script = (

@@ -319,10 +319,10 @@ def _name(file: BinaryIO) -> bytes:
 
 def sweep(folder: Path, pattern: str = f".*{_PART_SUFFIX}", *, older_than: float = _STALE_SECONDS) -> int:
     """Remove the temporaries that killed writers left in `folder`: those untouched for `older_than` seconds, so that
-    the files of other processes at work stay. Returns how many went."""
+    the files of other processes at work stay. So do those that can't be removed. Returns how many went."""
     gone = 0
     for part in folder.glob(pattern):
-        with contextlib.suppress(FileNotFoundError):  # finished, or swept by someone else, meanwhile
+        with contextlib.suppress(OSError):  # finished or swept meanwhile; or in a shared folder, and someone else's
             if time.time() - part.stat().st_mtime > older_than:
                 part.unlink()
                 gone += 1
