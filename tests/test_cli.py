@@ -320,8 +320,10 @@ def test_a_program_without_a_console_says_nothing(bench: Bench, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("clip.mp4", "ONNX clip.mp4 is the input itself"),
-        ("folder", "ONNX must name a file in a folder that exists and can be written, not 'folder'"),
+        ("other.mp4", "ONNX must end in .onnx, not 'other.mp4'"),
+        ("clip.onnx", "ONNX clip.onnx is the input itself"),
+        ("folder.onnx", "ONNX must name a file in a folder that exists and can be written, not 'folder.onnx'"),
+        ("there.onnx", "ONNX there.onnx exists already: --overwrite replaces it"),
         ("none/o.onnx", "ONNX must name a file in a folder that exists and can be written, not 'none/o.onnx'"),
     ],
 )
@@ -329,11 +331,25 @@ def test_export_looks_first_where_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("clip.mp4").write_text("a video")
-    Path("folder").mkdir()
+    for name in ("clip.mp4", "other.mp4", "there.onnx"):
+        Path(name).write_text("of worth")
+    Path("clip.onnx").hardlink_to("clip.mp4")
+    Path("folder.onnx").mkdir()
     assert cli.main(["export", "clip.mp4", target]) == 2
     assert told(capsys) == [words]
-    assert Path("clip.mp4").read_text() == "a video"
+    assert all(path.read_text() == "of worth" for path in Path().iterdir() if path.is_file())
+
+
+def test_export_overwrites_what_it_may(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_onnx(expander: None, path: Path, *, width: int, height: int) -> None:
+        path.write_text(f"{width}x{height}")
+
+    monkeypatch.setattr(FakeJob, "expander", lambda self: None, raising=False)
+    monkeypatch.setattr("vszhdrv.export.write_onnx", write_onnx)
+    monkeypatch.setattr("vszhdrv.export.check", lambda: None)
+    (bench.folder / "o.ONNX").write_text("of worth")
+    assert cli.main(["export", bench.source, str(bench.folder / "o.ONNX"), "--overwrite"]) == 0
+    assert (bench.folder / "o.ONNX").read_text() == "40x24"
 
 
 @pytest.mark.parametrize(("asked", "written"), [("2", [2]), ("1-500", [1, 2]), ("0-0", [0])])

@@ -173,7 +173,8 @@ def export_parser() -> Parser:
         allow_abbrev=False,
     )
     _learning(parser)
-    parser.add_argument("onnx", type=Path, metavar="ONNX", help="file to write")
+    parser.add_argument("onnx", type=Path, metavar="ONNX", help=".onnx to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace ONNX if it is there")
     return parser
 
 

@@ -366,7 +366,7 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Lo
 def write_file(arguments: argparse.Namespace) -> None:
     """INPUT to one HDR10 or HLG file. The network is kept in the store alone."""
     import vszhdrv
-    from vszhdrv import store, video
+    from vszhdrv import store, targets, video
 
     if arguments.train_only:
         raise ValueError("--out writes what --train_only does not make: leave one of them out")
@@ -374,7 +374,8 @@ def write_file(arguments: argparse.Namespace) -> None:
     peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
     crf = video.CRF if arguments.crf is None else arguments.crf
     look = video.Look(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
-    video.check_target(arguments.out, arguments.input, overwrite=bool(arguments.overwrite))
+    overwrite = bool(arguments.overwrite)
+    targets.check_output("--out", arguments.out, arguments.input, video.CONTAINERS, overwrite=overwrite)
     programs = video.find_programs()
     if arguments.input.is_file():
         video.check_audio(programs, arguments.input, arguments.out)
@@ -446,12 +447,13 @@ def measured(
 def export(arguments: argparse.Namespace) -> None:
     """zhdrv export INPUT ONNX."""
     import vszhdrv
-    from vszhdrv import export as onnx
     from vszhdrv import targets
 
-    onnx.check()
     settings_of(arguments)
-    targets.check_target("ONNX", arguments.onnx, arguments.input)
+    targets.check_output("ONNX", arguments.onnx, arguments.input, [".onnx"], overwrite=arguments.overwrite)
+    from vszhdrv import export as onnx  # which loads torch
+
+    onnx.check()
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -18,3 +19,13 @@ def check_target(name: str, path: Path, source: Path | None = None) -> None:
         raise ValueError(f"{name} must name a file in a folder that exists and can be written, not {str(path)!r}")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise ValueError(f"{name} {path} is the input itself")
+
+
+def check_output(name: str, path: Path, source: Path, endings: Collection[str], *, overwrite: bool) -> None:
+    """`check_target` of what the command line makes of `source`: of a file that ends otherwise than in `endings`
+    (".mkv", lower case), or is there already and not to be overwritten, it raises ValueError, too."""
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"{name} must end in {' or '.join(endings)}, not {path.name!r}")
+    check_target(name, path, source)
+    if path.exists() and not (overwrite and path.is_file()):
+        raise ValueError(f"{name} {path} exists already: --overwrite replaces it")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vszhdrv import __version__, light, matroska, targets
+from vszhdrv import __version__, light, matroska
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction, sweep
 from vszhdrv.runs import requested
 from vszhdrv.sources import captured
@@ -119,15 +119,6 @@ def find_programs() -> Programs:
         if word not in about.stdout:
             raise RuntimeError(f"--out needs ffmpeg {needed}: {ffmpeg} is not enough")
     return Programs(ffmpeg, ffprobe)
-
-
-def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
-    """Raises ValueError, one sentence, where `target` can't or may not be written."""
-    if target.suffix.lower() not in CONTAINERS:
-        raise ValueError(f"--out must end in {' or '.join(CONTAINERS)}, not {target.name!r}")
-    targets.check_target("--out", target, source)
-    if target.exists() and not (overwrite and target.is_file()):
-        raise ValueError(f"--out {target} exists already: --overwrite replaces it")
 
 
 # Linear light to signal
