@@ -505,6 +505,18 @@ def test_values_that_are_not_accepted(
     assert not bench.jobs and not (bench.folder / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "start"), [("--runs", "--runs must be a path in UTF-8"), ("--cache", "cache must be a path in UTF-8")]
+)
+def test_folders_whose_names_are_not_text(
+    bench: Bench, capsys: pytest.CaptureFixture[str], option: str, start: str
+) -> None:
+    assert bench(option, "r\udcff") == 2
+    (line,) = told(capsys)
+    assert line.startswith(start) and line.endswith(r"r\xff'")
+    assert not bench.jobs and len(list(bench.folder.iterdir())) == 1
+
+
 def test_missing_input(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([str(bench.folder / "none.mp4")]) == 2
     assert told(capsys) == [f"INPUT {bench.folder / 'none.mp4'} does not exist"]

@@ -301,6 +301,11 @@ def test_bad_filenames(pattern, word):
     assert pattern in str(caught.value)
 
 
+def test_filenames_that_are_not_text():
+    with pytest.raises(ValueError, match=r"^filename must be a path in UTF-8, .*, not b'a\\xff\.%d\.exr'$"):
+        parse_filename("a\udcff.%d.exr")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -210,9 +210,11 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
 def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> None:
     """INPUT to run folder, with the frames that are asked for; a `team` trains the network."""
     import vszhdrv
-    from vszhdrv import exr, runs, video
+    from vszhdrv import exr, runs, targets, video
 
     settings_of(arguments)
+    folder = arguments.runs or grammar.RUNS
+    targets.check_utf8("--runs", folder)
     header = exr.Header(half=not arguments.float, white=arguments.white, **given(arguments, ("compression",)))
     look = video.Look(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
 
@@ -235,7 +237,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
         **job.computing.traces,
     }
     identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **what}
-    run = runs.run_folder(arguments.runs or grammar.RUNS, name, job.config, identity)
+    run = runs.run_folder(folder, name, job.config, identity)
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
 
     if arguments.already_trained:

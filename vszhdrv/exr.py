@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import __version__
+from vszhdrv.targets import check_utf8
 from vszhdrv.zhdrv import checkpoint
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
@@ -149,9 +150,10 @@ def parse_filename(pattern: str | Path) -> Callable[[int], Path]:
 
     The field is `%d`, `%06d` (any width up to 99, zero-padded) or a run of `#`, one for each digit, in the last part
     of the path; longer numbers take the digits they need. Raises ValueError where there is no field or more than one,
-    and where the name does not end in `.exr`.
+    where the name does not end in `.exr`, and where the path is not UTF-8.
     """
     path = Path(pattern)
+    check_utf8("filename", path)
     fields = list(_NUMBER_FIELD.finditer(path.name))
     if len(fields) != 1:
         raise ValueError(

@@ -7,7 +7,6 @@ they are preferred, and where each is told to keep its index files (never beside
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vszhdrv.targets import check_utf8
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -39,8 +40,7 @@ def open_clip(
 
     if not source.exists():
         raise ValueError(f"INPUT {source} does not exist")
-    if (name := os.fsencode(source)) != str(source).encode(errors="replace"):
-        raise ValueError(f"INPUT must have a path in UTF-8, which source filters want, not {name!r}")
+    check_utf8("INPUT", source)
     if source.is_dir():
         # macOS leaves ._NAME.png beside NAME.png on the file systems of others
         visible = (p for p in source.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith("."))

@@ -29,6 +29,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vszhdrv.targets import check_utf8
 from vszhdrv.zhdrv import checkpoint
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def folder(cache: str | None) -> Path | None:
     on macOS, ``%LOCALAPPDATA%\\vszhdrv\\vszhdrv\\Cache`` on Windows. The folder need not exist. An empty string, in
     either place, switches the cache off: None.
 
-    Raises ValueError if something that is not a folder has this name.
+    Raises ValueError if something that is not a folder has this name, or the name is not UTF-8.
     """
     chosen = cache if cache is not None else os.environ.get(FOLDER_VARIABLE)
     if chosen is None:
@@ -65,8 +66,9 @@ def folder(cache: str | None) -> Path | None:
     if chosen == "":
         return None
     path = Path(chosen).expanduser().absolute()
+    name = "cache" if cache is not None else FOLDER_VARIABLE
+    check_utf8(name, path)
     if path.exists() and not path.is_dir():
-        name = "cache" if cache is not None else FOLDER_VARIABLE
         raise ValueError(f"{name} is {chosen!r}, which is not a folder; give a folder, or an empty string for no cache")
     return path
 

@@ -1,10 +1,18 @@
-"""Files that a user names to be written: what can be known of them before the work that fills them."""
+"""Files that a user names: what can be known of them before the work that reads or fills them."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
+
+
+def check_utf8(name: str, path: Path) -> None:
+    """Raises ValueError, one sentence, where the argument `name`'s path is not UTF-8, which is how source filters,
+    OpenEXR and safetensors give their files' names to the system."""
+    if (stored := os.fsencode(path)) != str(path).encode(errors="replace"):
+        raise ValueError(f"{name} must be a path in UTF-8, as the libraries that open it want, not {stored!r}")
 
 
 def check_target(name: str, path: Path, source: Path | None = None) -> None:
