@@ -345,7 +345,7 @@ def read(path: str | Path) -> NDArray[np.float32]:
 class Sequence:
     """A numbered sequence that is being written, by any number of threads, and its counts so far.
 
-    written, skipped: files. clamped, invalid: values, as `Outcome` has them.
+    written, skipped: files. clamped, invalid: values, as `Outcome` has them. A frame that comes again counts once.
     Raises ValueError for a bad pattern. Old temporaries in its folder are swept when it starts.
     """
 
@@ -354,6 +354,7 @@ class Sequence:
         self.overwrite = overwrite
         self.written = self.skipped = self.clamped = self.invalid = 0
         self._path_of = parse_filename(pattern)
+        self._counted: set[int] = set()
         self._lock = threading.Lock()
         sweep(self.path(0).parent)
 
@@ -365,8 +366,10 @@ class Sequence:
         """Write frame `frame` as the function `write` does, and count."""
         outcome = write(self.path(frame), rgb, self.header, frame, overwrite=self.overwrite)
         with self._lock:
-            self.written += outcome.written
-            self.skipped += not outcome.written
-            self.clamped += outcome.clamped
-            self.invalid += outcome.invalid
+            if frame not in self._counted:
+                self._counted.add(frame)
+                self.written += outcome.written
+                self.skipped += not outcome.written
+                self.clamped += outcome.clamped
+                self.invalid += outcome.invalid
         return outcome

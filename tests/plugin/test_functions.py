@@ -266,6 +266,25 @@ def test_writeexr_warns_once_of_what_no_file_holds(make_clip: MakeClip, tmp_path
     assert said[0].startswith(f"zhdrv: {tmp_path / '3.exr'} has values too large") and len(said) == 1
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_writeexr_says_once_that_all_frames_are_there(make_clip: MakeClip, tmp_path: Path, overwrite: bool) -> None:
+    linear = make_clip(vs.RGBS).std.SetFrameProps(_Transfer=8)
+    written = core.zhdrv.WriteEXR(linear, filename=str(tmp_path / "%d.exr"), overwrite=overwrite)
+    written.std.SetVideoCache(mode=0)  # a frame requested again arrives again
+    said: list[str] = []
+    handle = core.add_log_handler(lambda kind, text: said.append(text) if "frames written" in text else None)
+    try:
+        for n in (*range(written.num_frames - 1), *range(written.num_frames - 1)):
+            written.get_frame(n).close()
+        assert said == []
+        for n in (written.num_frames - 1, 0):
+            written.get_frame(n).close()
+    finally:
+        core.remove_log_handler(handle)
+    (line,) = said
+    assert f"{written.num_frames} frames written, 0 were there already" in line
+
+
 def test_version_tells_what_is_here() -> None:
     version = core.zhdrv.Version()
     assert version["version"] == vszhdrv.__version__

@@ -157,14 +157,14 @@ def write_exr(
     def write(n: int, pixels: Pixels, props: Props) -> None:
         if sequence.header is header:  # the first frame describes it: to ask for one before might train on a clip
             sequence.header = exr.described(header, frames.linear_primaries(props), clip.fps, props)
-        lost = sequence.clamped + sequence.invalid
+        done, lost = sequence.written + sequence.skipped, sequence.clamped + sequence.invalid
         sequence.write(n, pixels)
         if not lost and sequence.clamped + sequence.invalid:
             warn(
                 f"{sequence.path(n)} has values too large for the file, which are clamped, or no numbers, which are "
                 "set to 0: of later frames they are only counted"
             )
-        if sequence.written + sequence.skipped == clip.num_frames:
+        if done < clip.num_frames == sequence.written + sequence.skipped:
             log(
                 f"{sequence.path(n).parent}: {sequence.written} frames written, {sequence.skipped} were there already, "
                 f"{sequence.clamped} values too large clamped, {sequence.invalid} no numbers set to 0"
