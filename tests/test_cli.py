@@ -474,6 +474,7 @@ def test_one_picture(bench: Bench) -> None:
         (["expand", "a", "--frames", "5-3"], "must be the first and the last frame's number, such as 0-99, not '5-3'"),
         (["expand", "a", "--frames", "all"], "--frames: must be the first"),
         (["a", "--frames", "0-9"], "unrecognized arguments: --frames"),
+        (["export", "a", "b.onnx", "--tile", "64x64"], "unrecognized arguments: --tile 64x64"),
         (["cache"], "list|show|clear"),
         (["cache", "show"], "required: KEY"),
     ],

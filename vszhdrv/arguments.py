@@ -108,7 +108,7 @@ def main_parser() -> Parser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
     what.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
-    _look(parser, "1000 with --out, 0 for EXR")
+    _expanding(parser, "1000 with --out, 0 for EXR")
     _exr(parser)
     parser.set_defaults(frames=None)
 
@@ -135,7 +135,7 @@ def train_parser() -> Parser:
         allow_abbrev=False,
     )
     _learning(parser)
-    _look(parser, "0")
+    _expanding(parser, "0")
     _exr(parser)
     parser.set_defaults(train_only=True, already_trained=False, frames=None)
     return parser
@@ -152,7 +152,7 @@ def expand_parser() -> Parser:
     )
     _learning(parser)
     parser.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
-    _look(parser, "0")
+    _expanding(parser, "0")
     _exr(parser).add_argument(
         "--frames",
         type=frame_range,
@@ -173,8 +173,9 @@ def export_parser() -> Parser:
         allow_abbrev=False,
     )
     _learning(parser)
-    parser.add_argument("onnx", type=Path, metavar="ONNX", help=".onnx to write")
+    parser.add_argument("onnx", type=Path, metavar="ONNX", help=".onnx file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace ONNX if it is there")
+    parser.set_defaults(num_streams=None, tile=None, tile_pad=None)  # vs-mlrt has its own
     return parser
 
 
@@ -188,7 +189,7 @@ def levels_parser() -> Parser:
         allow_abbrev=False,
     )
     _learning(parser)
-    _look(parser, "1000")
+    _expanding(parser, "1000")
     return parser
 
 
@@ -233,9 +234,6 @@ def _learning(parser: Parser) -> None:
     )
     add("--device", metavar="DEVICE", default="auto", help="auto (default), cpu, cuda:0, ...")
     add("--precision", metavar="NAME", default="auto", help="auto (default), bf16 or fp32")
-    add("--num_streams", type=number(int), metavar="N", help="frames computed at the same time (chosen by the device)")
-    add("--tile", type=width_and_height, metavar="WxH", help="compute large frames in tiles, of multiples of 64 pixels")
-    add("--tile_pad", type=number(int), metavar="N", help="overlap of tiles in pixels (the receptive field)")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
     add(
@@ -248,9 +246,12 @@ def _learning(parser: Parser) -> None:
     add("--cache", metavar="DIR", help="where trained networks and light levels are kept; --cache= for nowhere")
 
 
-def _look(parser: Parser, peak: str) -> None:
-    """How bright the result is."""
+def _expanding(parser: Parser, peak: str) -> None:
+    """How frames are expanded, and how bright the result is."""
     add = parser.add_argument
+    add("--num_streams", type=number(int), metavar="N", help="frames computed at the same time (chosen by the device)")
+    add("--tile", type=width_and_height, metavar="WxH", help="compute large frames in tiles, of multiples of 64 pixels")
+    add("--tile_pad", type=number(int), metavar="N", help="overlap of tiles in pixels (the receptive field)")
     add(
         "--strength",
         type=number(float),
