@@ -171,6 +171,28 @@ def test_without_a_rate_there_is_no_time_code(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("fps", "stored"),
+    [
+        (Fraction(24000, 1001), Fraction(24000, 1001)),
+        (Fraction(23_976_023, 1_000_000), Fraction(23_976_023, 1_000_000)),
+        (Fraction(10**12, 10**10 + 1), Fraction(100)),
+        (Fraction(2**31), None),
+        (Fraction(1, 2**31), None),
+    ],
+)
+def test_rates_of_more_bits_than_the_header_has(tmp_path, fps, stored):
+    write(tmp_path / "a.exr", frame(), Header(fps=fps))
+    header = attributes(tmp_path / "a.exr")
+    assert header.get("framesPerSecond") == stored
+    assert ("timeCode" in header) == (stored is not None)
+
+
+def test_the_last_number_that_any_frame_can_have(tmp_path):
+    write(tmp_path / "a.exr", frame(), Header(first=exr.FIRST_MAX), 2**31 - 1 - exr.FIRST_MAX)
+    assert attributes(tmp_path / "a.exr")["imageCounter"] == 2**31 - 1
+
+
+@pytest.mark.parametrize(
     ("fps", "position", "expected"),
     [
         (Fraction(24), 0, (0, 0, 0, 0, False)),
@@ -315,6 +337,7 @@ def test_filenames_that_are_not_text():
         ({"fps": Fraction(0)}, "fps is 0"),
         ({"sar": Fraction(0)}, "sar is 0"),
         ({"first": -1}, "first is -1"),
+        ({"first": 3_000_000_000}, "first is 3000000000; use 0 to 1000000000"),
     ],
 )
 def test_bad_headers(arguments, words):

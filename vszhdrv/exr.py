@@ -51,6 +51,7 @@ COLOR_INTEROP_IDS: Final[dict[int, str]] = {1: "lin_rec709_scene", 9: "lin_rec20
 
 COMPRESSIONS: Final = ("zip", "zips", "piz", "dwaa", "dwab", "none", "htj2k32")
 HALF_MAX: Final = 65504.0  # the largest finite number of IEEE 754 binary16
+FIRST_MAX: Final = 10**9  # imageCounter has 32 bits: as many frames can follow
 SDR_WHITE_NITS: Final = 203.0  # Report ITU-R BT.2408, HDR reference white
 
 ROUNDING: Final = Fraction(1, 1000)  # seconds: Matroska and others round the times of frames to milliseconds
@@ -86,8 +87,9 @@ class Header:
     white: luminance of R = G = B = 1.0 in nits.
     primaries: ITU-T H.273 code as in VapourSynth's `_Primaries`; unknown codes are taken as BT.709.
     fps: frames per second; None where there is no constant rate, and then neither a rate nor a time code is written.
+        Nor are they for a rate whose numerator takes over 31 bits once the denominator is a million at most.
     sar: width of a pixel over its height.
-    first: number in the name of frame 0's file.
+    first: number in the name of frame 0's file, from 0 to 1000000000.
 
     Raises ValueError, one sentence, for a value that no file could hold.
     """
@@ -109,8 +111,8 @@ class Header:
             raise ValueError(f"fps is {self.fps}; use a rate above 0, or None for a variable one")
         if self.sar <= 0:
             raise ValueError(f"sar is {self.sar}; use a ratio above 0")
-        if self.first < 0:
-            raise ValueError(f"first is {self.first}; use 0 or more")
+        if not 0 <= self.first <= FIRST_MAX:
+            raise ValueError(f"first is {self.first}; use 0 to {FIRST_MAX}")
 
 
 def fraction(props: Mapping[str, Any], name: str) -> Fraction | None:
@@ -251,10 +253,11 @@ def _attributes(header: Header, frame: int) -> dict[str, Any]:
     known = header.primaries if header.primaries in CHROMATICITIES else 1
     if known in COLOR_INTEROP_IDS:
         attributes["colorInteropID"] = COLOR_INTEROP_IDS[known]
-    if header.fps is not None:
-        hours, minutes, seconds, frames, second_of_pair = timecode(frame, header.fps)
+    rate = header.fps and header.fps.limit_denominator(1_000_000)  # two numbers of 32 bits
+    if rate and rate.numerator < 2**31:
+        hours, minutes, seconds, frames, second_of_pair = timecode(frame, rate)
         flags = (0, 0, int(second_of_pair), 0, 0, 0)  # drop frame, colour frame, field, three for the user data
-        attributes["framesPerSecond"] = header.fps
+        attributes["framesPerSecond"] = rate
         attributes["timeCode"] = OpenEXR.TimeCode(hours, minutes, seconds, frames, *flags, *[0] * 8)
     return attributes
 

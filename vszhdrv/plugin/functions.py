@@ -143,7 +143,7 @@ def write_exr(
         filename: with %06d or #### where the frame's number goes.
         compression: zip, zips, piz, dwaa, dwab or none; htj2k32 where this OpenEXR has it.
         half: 16-bit float (values over 65504 are clamped and counted in the log), else 32-bit.
-        first: number of the clip's first frame.
+        first: number of the clip's first frame, 0 to 1000000000.
         overwrite: write the files that are there already, too; else valid ones are skipped and counted in the log.
         white: luminance of 1.0 in nits, for the header.
 
