@@ -239,8 +239,14 @@ def test_no_source_filter_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_two_versions_of_a_file_have_two_indexes(tmp_path: Path) -> None:
-    source = tmp_path / "a.mov"
-    source.write_bytes(b"one")
-    first = sources.index_name(source)
-    source.write_bytes(b"another")
-    assert sources.index_name(source) != first
+    """Also of the same size, as re-rendered uncompressed videos are: by the index of the first, no frame is found."""
+    source, index = tmp_path / "a.y4m", tmp_path / "index"
+    for code in (50, 200):
+        frame = b"FRAME\n" + bytes([code]) * (32 * 16 * 3 // 2)
+        source.write_bytes(b"YUV4MPEG2 W32 H16 F25:1 Ip A1:1 C420\n" + frame * 400)
+        for _ in range(2):
+            clip, said = open_clip(source, index=index)
+            with clip.get_frame(399) as last:
+                assert np.asarray(last[0]).min() == code
+            assert not said
+    assert len([path for path in index.iterdir() if path.is_file()]) == 2

@@ -101,10 +101,12 @@ def first_track(source: Path, index: Path | None) -> vs.VideoNode:
 
     path = str(source)
     if hasattr(core, "ffms2"):
-        return core.ffms2.Source(path, **({"cachefile": str(index / index_name(source))} if index else {"cache": 0}))
+        return core.ffms2.Source(
+            path, **({"cachefile": f"{index / index_name(source)}.ffindex"} if index else {"cache": 0})
+        )
     if hasattr(core, "bs"):
-        # Mode 1 writes an index only where reading it again saves noticeable time.
-        kept = {"cachemode": 1, "cachepath": str(index)} if index else {"cachemode": 0}
+        # Mode 3 writes an index, of just this name, only where reading it again saves noticeable time.
+        kept = {"cachemode": 3, "cachepath": str(index / index_name(source))} if index else {"cachemode": 0}
         # Turning the pictures itself, as it does since version 22, it forgets to turn the shape of their pixels.
         lying = {"apply_rotation": 0} if "apply_rotation" in core.bs.VideoSource.signature else {}
         return core.bs.VideoSource(path, **kept, **lying)
@@ -154,7 +156,10 @@ def upright(clip: vs.VideoNode) -> vs.VideoNode:
 
 
 def index_name(source: Path) -> str:
-    """A file name for FFMS2's index that no other file, and no changed version of this one, shares."""
+    """A name for an index that no other file, and no changed version of this one, shares.
+
+    BestSource knows a changed file by its size alone, which uncompressed video, DNxHD and DV often keep.
+    """
     about = source.stat()
     identity = f"{source.resolve()}\n{about.st_size}\n{about.st_mtime_ns}"
-    return f"{source.name}.{hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()}.ffindex"
+    return f"{source.name[:50]}.{hashlib.blake2b(os.fsencode(identity), digest_size=6).hexdigest()}"
