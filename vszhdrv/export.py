@@ -33,10 +33,11 @@ class _Graph(nn.Module):
         self.network, self.config = expander.network.cpu(), expander.config
 
     def forward(self, linear: Tensor) -> Tensor:
-        sdr = self.expander.encoded(linear)
+        sdr, grey = self.expander.encoded(linear), self.expander.grey
         if self.config.head == "stops":
-            return lifted(linear, sdr, answer(self.network, sdr), self.expander.ramp)
-        stack = exposures(lambda x: answer(self.network, x), sdr, self.config.n_exp_down, self.config.n_exp_up)
+            return lifted(linear, sdr, answer(self.network, sdr), self.expander.ramp, grey)
+        steps = self.config.n_exp_down, self.config.n_exp_up
+        stack = exposures(lambda x: answer(self.network, x), sdr, *steps, grey)
         return torch.maximum(merge(stack), linear)
 
 

@@ -7,6 +7,7 @@ they are preferred, and where each is told to keep its index files (never beside
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess

@@ -312,6 +312,25 @@ def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray
     assert not material(job_of(clip, preset="paper")).compressed
 
 
+def test_black_and_white_stays_black_and_white(make_clip: MakeClip, network: Path) -> None:
+    def coloured(job: Job) -> bool:
+        learned(job)
+        red, green, blue = next(frames.read(job.expand(), [2]))[0]
+        assert red.max() > 1.01
+        return not (np.array_equal(red, green) and np.array_equal(red, blue))
+
+    colour = make_clip()
+    grey = make_clip(vs.GRAY8)
+    neutral = grey.resize.Bicubic(format=vs.YUV420P8).std.SetFrameProps(_Matrix=1)
+    assert coloured(job_of(colour))
+    for clip in (grey, neutral):
+        for _ in range(2):  # learned, and found again
+            assert not coloured(job_of(clip))
+        assert material(job_of(clip, seed=1)).grey
+    assert not coloured(job_of(grey, weights=str(network)))
+    assert not material(job_of(colour, seed=1)).grey
+
+
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_pictures_while_it_learns(make_clip: MakeClip, preset: str) -> None:
     job = job_of(make_clip(width=32, height=16), preset=preset, precision="fp32")

@@ -153,6 +153,27 @@ def test_fast_leaves_alone_what_is_exposed_and_brightens_what_clips() -> None:
     assert (hdr[..., 16:] > 1).all()
 
 
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_grey_stays_grey(preset: str) -> None:
+    network, config = small(preset)
+    linear = ramp(-4, 0.2, 47, 61)
+    tinted = Expander(network, config, CPU, "fp32")(linear)
+    red, green, blue = Expander(network, config, CPU, "fp32", grey=True)(linear).unbind(1)
+    assert torch.allclose(red, green, rtol=1e-6) and torch.allclose(red, blue, rtol=1e-6)
+    if preset == "fast":
+        assert torch.equal(red, green) and torch.equal(red, blue)
+        assert torch.allclose(red.log2(), tinted.log2().mean(1), atol=1e-5)  # stops add up to what they were
+    assert not torch.allclose(tinted[:, 0], tinted[:, 1], rtol=1e-3)
+    assert (red > linear[:, 0] * 1.01).any()
+
+
+def test_colour_in_a_grey_clip_stays_colour() -> None:
+    network, config = small("fast")
+    lamp = torch.tensor([1.0, 0.6, 0.3])[None, :, None, None].expand(1, 3, 32, 32)
+    hdr = Expander(network, config, CPU, "fp32", grey=True)(lamp)
+    assert torch.allclose(hdr / hdr[:, :1], lamp)
+
+
 def test_an_array_is_expanded_as_a_tensor_is() -> None:
     linear = np.random.default_rng(0).random((3, 17, 23), np.float32)
     expand = expander("paper")

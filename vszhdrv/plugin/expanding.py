@@ -96,10 +96,13 @@ class Computing:
         return default_streams(device, working_memory(config, (height, width), self.tile_size, self.tile_pad))
 
 
-def expander(weights: Weights, metadata: Mapping[str, str], config: Config, computing: Computing) -> Expander:
+def expander(
+    weights: Weights, metadata: Mapping[str, str], config: Config, computing: Computing, *, grey: bool
+) -> Expander:
     """A trained network, ready for frames. Raises ValueError where the weights are of another architecture.
 
-    metadata: the header of the weights file, which says what was found in the clip.
+    metadata: the header of the weights file, which says what was found in the clip. grey: whether the clip has one
+    plane; others may be found to be black and white.
     """
     from vszhdrv.zhdrv.expansion import Expander
     from vszhdrv.zhdrv.network import network_of
@@ -115,6 +118,7 @@ def expander(weights: Weights, metadata: Mapping[str, str], config: Config, comp
         clip_point=float(metadata.get("clip_point", 1)),
         compressed=metadata.get("compressed") == "True",
         tile_pad=computing.tile_pad,
+        grey=grey or metadata.get("grey") == "True",
     )
 
 

@@ -376,13 +376,15 @@ class Job:
             "processes": str(processes),
             "clip_point": repr(gathered.clip_point),
             "compressed": str(gathered.compressed),
+            "grey": str(gathered.grey),
             **({} if gathered.overlays is None else {"overlays": str(gathered.overlays)}),
         }
 
     def expander(self) -> Expander:
         """The trained network, ready for frames. Raises ValueError where the weights are of another architecture."""
         assert self.trained is not None
-        return expanding.expander(self.trained.weights(), self.trained.metadata, self.config, self.computing)
+        grey = self.clip.format.color_family == vs.GRAY
+        return expanding.expander(self.trained.weights(), self.trained.metadata, self.config, self.computing, grey=grey)
 
     def expand(
         self, function: expanding.Function | None = None, *, planes: int = 3, follow: Follow | None = None
@@ -432,5 +434,5 @@ class Job:
         device, precision = self.computing.hardware()
         network = copy.deepcopy(progress.network)  # an Expander changes the layout of weights that the optimizer knows
         # no clip point: these pixels clip at 1 already
-        expander = Expander(network, self.config, device, precision, compressed=gathered.compressed)
+        expander = Expander(network, self.config, device, precision, compressed=gathered.compressed, grey=gathered.grey)
         return show(expander, sampling.most_exposed(gathered))

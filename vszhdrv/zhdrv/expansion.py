@@ -66,6 +66,7 @@ class Expander:
         tile_pad: pixels that a tile sees around itself; None: as far as the network reaches, so that no seam shows.
         clip_point: the working value from which the source clips (stops alone).
         compressed: whether the clip was compressed with losses.
+        grey: whether the clip is black and white: then channels get the mean of what is predicted for them.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Expander:
         clip_point: float = 1.0,
         compressed: bool = False,
         tile_pad: int | None = None,
+        grey: bool = False,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self._asked = for_autocast(self.network) if precision == "bf16" else self.network
@@ -92,6 +94,7 @@ class Expander:
         self.white = clip_point**camera.GAMMA
         """Linear light from which the source clips (stops alone)."""
         self.ramp = COMPRESSED_RAMP if compressed else CLIP_RAMP
+        self.grey = grey
         self._cutting = threading.Lock()
 
     @torch.inference_mode()
@@ -151,7 +154,7 @@ class Expander:
         """Turn linear light, on the device, into HDR where it lies: `(3, height, width)`, or its planes."""
         if self.config.head == "ratio":
             sdr = camera.encode(torch.stack(tuple(linear))[None])
-            hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up))
+            hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up, self.grey))
             for plane, bright in zip(linear, hdr[0], strict=True):
                 plane.copy_(torch.maximum(bright, plane))
         elif self.device.type == "cpu":
@@ -164,7 +167,7 @@ class Expander:
         """Make the light brighter by the predicted stops where it clips: all of it, in few and large steps."""
         sdr = self.encoded(linear)
         for part, stops in self._answers(lambda part: sdr[None, :, *part], sdr.shape[-2:]):
-            linear[:, *part] = lifted(linear[:, *part], sdr[:, *part], stops[0], self.ramp)
+            linear[:, *part] = lifted(linear[:, *part], sdr[:, *part], stops[0], self.ramp, self.grey)
 
     def _lift(self, planes: Planes) -> None:
         """The same, part by part, on the processor.
@@ -182,7 +185,8 @@ class Expander:
         )
         for part, stops in answers:
             source = torch.stack([plane[part] for plane in planes])
-            for plane, bright in zip(planes, lifted(source, self.encoded(source), stops[0], self.ramp), strict=True):
+            hdr = lifted(source, self.encoded(source), stops[0], self.ramp, self.grey)
+            for plane, bright in zip(planes, hdr, strict=True):
                 plane[part] = bright
 
     @property
@@ -235,8 +239,13 @@ class Expander:
                         self.tile = smaller
 
 
-def lifted(linear: Tensor, sdr: Tensor, stops: Tensor, ramp: tuple[float, float]) -> Tensor:
-    """Linear light, made brighter by the predicted stops where its encoding `sdr` clips; never darker. Any shape."""
+def lifted(linear: Tensor, sdr: Tensor, stops: Tensor, ramp: tuple[float, float], grey: bool = False) -> Tensor:
+    """Linear light, made brighter by the predicted stops where its encoding `sdr` clips; never darker.
+
+    (..., 3, height, width) each. grey: all channels by one factor, so that what is grey stays grey to the last bit.
+    """
+    if grey:
+        stops, sdr = stops.mean(-3, keepdim=True), sdr.amax(-3, keepdim=True)
     return torch.maximum(linear * torch.exp2(stops * clipping(sdr, ramp)), linear)
 
 
@@ -254,22 +263,26 @@ def clipping(sdr: Tensor, ramp: tuple[float, float]) -> Tensor:
     return ((sdr - low) / (high - low)).clamp(0.0, 1.0)
 
 
-def exposures(predict: Predict, sdr: Tensor, n_exp_down: int, n_exp_up: int) -> dict[int, Tensor]:
+def exposures(predict: Predict, sdr: Tensor, n_exp_down: int, n_exp_up: int, grey: bool = False) -> dict[int, Tensor]:
     """The stack of exposures: step k (of two stops; negative: darker) to display-encoded RGB in [0, 1].
 
-    The first step down and the first step up use the same ratio: it is computed once.
+    The first step down and the first step up use the same ratio: it is computed once. grey: one ratio for all channels.
     """
+
+    def ratio(x: Tensor) -> Tensor:
+        return predict(x).mean(-3, keepdim=True) if grey else predict(x)
+
     stack = {0: sdr}
     if not n_exp_down and not n_exp_up:
         return stack
-    first = predict(sdr)
+    first = ratio(sdr)
     x = sdr
     for k in range(1, n_exp_down + 1):
-        delta = first if k == 1 else predict(x)
+        delta = first if k == 1 else ratio(x)
         stack[-k] = x = (x * delta.clamp(min=camera.gain(-STEP_STOPS))).clamp(0.0, 1.0)
     x = sdr
     for k in range(1, n_exp_up + 1):
-        delta = first if k == 1 else predict(x)
+        delta = first if k == 1 else ratio(x)
         stack[k] = x = (x / (delta + EPSILON)).clamp(0.0, 1.0)
     return stack
 

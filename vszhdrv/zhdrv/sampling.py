@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
 
@@ -88,6 +89,11 @@ class Frames:
     def white(self) -> float:
         """The working value from which a channel of `pixels` counts as clipped."""
         return COMPRESSED_WHITE if self.compressed else CLIPPED
+
+    @cached_property
+    def grey(self) -> bool:
+        """Whether all frames are black and white."""
+        return all(torch.equal(red, green) and torch.equal(red, blue) for red, green, blue in self.pixels)
 
 
 def scaled(pixels: Tensor) -> Tensor:
