@@ -123,6 +123,19 @@ def test_what_was_learned_is_found_again_and_costs_nothing(make_clip: MakeClip, 
     assert last is not None and last.keys() == weights(second).keys()
 
 
+def test_a_network_whose_room_the_store_needs_is_used_all_the_same(
+    make_clip: MakeClip, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VSZHDRV_CACHE_SIZE", "1K")
+    made, found = job_of(make_clip()), job_of(make_clip())
+    learned(made)
+    assert found.look_up()
+    learned(job_of(make_clip(), seed=1))
+    assert not (own_cache / "networks" / f"{made.key}.safetensors").exists()
+    for job in (made, found):
+        job.expand().get_frame(0).close()
+
+
 def test_without_a_store_the_network_is_the_jobs_own(make_clip: MakeClip, own_cache: Path, tmp_path: Path) -> None:
     job = job_of(make_clip(), cache="")
     learned(job)

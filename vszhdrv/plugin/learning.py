@@ -68,17 +68,24 @@ class Event:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: the file it is kept in, or the weights themselves where no store keeps them."""
+    """A trained network: a file and its content, or the weights themselves where no store keeps them."""
 
     metadata: Mapping[str, str]
     path: Path | None = None
+    content: bytes | None = field(default=None, repr=False)
+    """Held because the store may need the file's room before a frame is requested, for this script's next network."""
     last_path: Path | None = None
     best: Weights | None = None
     last: Weights | None = None
 
+    @classmethod
+    def read(cls, path: Path, last_path: Path | None = None) -> Trained:
+        """The network of a file that was verified. Loads no torch."""
+        return cls(checkpoint.read_metadata(path), path, path.read_bytes(), last_path)
+
     def weights(self) -> Weights:
         """The weights to expand with."""
-        return self.best if self.path is None else checkpoint.read_weights(self.path)[0]  # type: ignore[return-value]
+        return self.best if self.content is None else checkpoint.tensors(self.content)  # type: ignore[return-value]
 
     def last_weights(self) -> Weights | None:
         """The weights after the last step, where they were kept."""
@@ -160,7 +167,7 @@ def _given_weights(path: Path, config: Config) -> Trained:
             f"weights {path} hold another architecture than preset {config.preset!r} has for this frame size: they "
             f"were trained with preset {metadata.get('preset')!r} and are {metadata.get('network')}"
         )
-    return Trained(metadata, path)
+    return Trained.read(path)
 
 
 def _read(readings: Generator[Reading, None, Frames]) -> Generator[Event, None, Frames]:
@@ -243,7 +250,7 @@ class Job:
         return self.trained is not None
 
     def _take(self, path: Path) -> None:
-        self.trained = Trained(checkpoint.read_metadata(path), path, self.store.find_last(self.key))
+        self.trained = Trained.read(path, self.store.find_last(self.key))
 
     def learn(self, team: Team | None = None) -> Generator[Event]:
         """Get the network: at once if there is one, else by training now. Iterate to the end.

@@ -106,12 +106,17 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises ValueError for a file that is cut short, damaged, of another version, or not written by `write_weights`.
     Whether the tensors fit a network is the network's question.
     """
-    from safetensors.torch import load
-
     metadata = read_metadata(path)
     content = path.read_bytes()
     _check(path, metadata, content)
-    return load(content), metadata
+    return tensors(content), metadata
+
+
+def tensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors, on the CPU, of a weights file's content that `verify` accepts."""
+    from safetensors.torch import load
+
+    return load(content)
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
