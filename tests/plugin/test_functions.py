@@ -107,7 +107,7 @@ def test_superwhite_is_never_darkened(network: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gain", "fill", "said"),
-    [(0.7, None, "nothing in this clip clips"), (1.4, 0, "nothing in this clip clips"), (1.4, 255, "all of this clip")],
+    [(0.7, None, "nothing in the frames"), (1.4, 0, "nothing in the frames"), (1.4, 255, "all of the frames")],
     ids=["nothing clipped", "black", "white"],
 )
 def test_a_clip_with_nothing_to_learn_works_and_the_log_says_so(
@@ -122,6 +122,15 @@ def test_a_clip_with_nothing_to_learn_works_and_the_log_says_so(
     assert np.isfinite(result).all() and (result >= source).all()
     if fill != 255:
         assert np.array_equal(result, source)
+
+
+def test_the_log_says_nothing_of_frames_that_are_not_trained_on(
+    make_clip: MakeClip, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = make_clip(gain=0.7) + make_clip()
+    result = expanded(clip, train_range=[0, 5])
+    assert "zhdrv: nothing in the frames to train on clips: there is little to learn" in caplog.messages
+    assert pixels(result, 8).max() > linear(clip, 8).max()
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])

@@ -136,9 +136,9 @@ def _tell(material: Frames) -> None:
     """What there is to say about the frames before they are learned from."""
     from vszhdrv.zhdrv import sampling
 
-    if not sampling.clips(material):
-        warn("nothing in this clip clips: there is little to learn, and the result is the linearised source")
+    if not sampling.clips(material):  # what is not trained on may clip, and be made brighter
+        warn("nothing in the frames to train on clips: there is little to learn")
     elif sampling.all_clips(material):
-        warn("all of this clip clips: nothing in it shows what is hidden, and the result is a guess")
+        warn("all of the frames to train on clips: nothing in them shows what is hidden, and the result is a guess")
     if material.compressed:
         log("white is uneven, as compression leaves it: learning from pictures that are compressed as well")
