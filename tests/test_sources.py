@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import vapoursynth as vs
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vszhdrv import sources
 
@@ -75,6 +75,14 @@ def test_alpha_is_dropped_with_a_word(tmp_path: Path, dtype: type) -> None:
     clip, said = open_clip(tmp_path / "a.png", still=True)
     assert np.array_equal(pixels_of(clip, 0), frame[..., :3])
     assert said == ["a.png has an alpha channel, which is dropped"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_colour_profile_is_not_read_with_a_word(tmp_path: Path, name: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (20, 18)).save(tmp_path / name, icc_profile=profile)
+    _, said = open_clip(tmp_path / name, still=True)
+    assert said == [f"{name} has an ICC profile, which is not read: its colours are taken as sRGB's"]
 
 
 def test_mixed_sizes_are_one_sentence_that_names_the_frame(tmp_path: Path) -> None:

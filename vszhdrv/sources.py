@@ -74,10 +74,13 @@ def read_pictures(pictures: list[Path], fps: Fraction, say: Callable[[str], None
 
     clip = core.imgseqs.Read([str(picture) for picture in pictures], fpsnum=fps.numerator, fpsden=fps.denominator)
     with clip.get_frame(0) as frame:
-        kind = frame.props["ImgSeqOriginalColorType"]  # the image crate's names: Rgb8, Rgba16, La8, ...
+        props = dict(frame.props)
+    kind = props["ImgSeqOriginalColorType"]  # the image crate's names: Rgb8, Rgba16, La8, ...
     name = kind.decode() if isinstance(kind, bytes) else str(kind)
     if "a" in name:
         say(f"{pictures[0].name} has an alpha channel, which is dropped")
+    if props["ImgSeqHasICC"] and "_Primaries" not in props:
+        say(f"{pictures[0].name} has an ICC profile, which is not read: its colours are taken as sRGB's")
     return clip
 
 
