@@ -14,6 +14,7 @@ import vapoursynth as vs
 from PIL import Image, ImageCms
 
 from vszhdrv import sources
+from vszhdrv.plugin.colour import resolve_colour
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
@@ -75,6 +76,20 @@ def test_alpha_is_dropped_with_a_word(tmp_path: Path, dtype: type) -> None:
     clip, said = open_clip(tmp_path / "a.png", still=True)
     assert np.array_equal(pixels_of(clip, 0), frame[..., :3])
     assert said == ["a.png has an alpha channel, which is dropped"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_grey_picture_has_the_colour_of_any_picture(tmp_path: Path, dtype: type) -> None:
+    grey = noise(18, 20, channels=1, dtype=dtype)[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    clip, said = open_clip(tmp_path / "a.png", still=True)
+    assert clip.format.id == (vs.RGB24 if dtype is np.uint8 else vs.RGB48)
+    assert np.array_equal(pixels_of(clip, 0), np.dstack([grey] * 3))
+    warned: list[str] = []
+    colour = resolve_colour(clip, warn=warned.append)
+    assert (colour.transfer, colour.primaries, colour.range) == (13, 1, 1)
+    assert resolve_colour(clip, transfer_in="709", warn=warned.append).transfer == 1
+    assert said == warned == []
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])

@@ -69,8 +69,8 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def read_pictures(pictures: list[Path], fps: Fraction, say: Callable[[str], None]) -> vs.VideoNode:
-    """A clip of the pictures in that order, in the depth they have, without their alpha channel."""
-    from vapoursynth import core
+    """A clip of the pictures in that order, RGB in the depth they have, without their alpha channel."""
+    from vapoursynth import RGB, core
 
     clip = core.imgseqs.Read([str(picture) for picture in pictures], fpsnum=fps.numerator, fpsden=fps.denominator)
     with clip.get_frame(0) as frame:
@@ -81,7 +81,8 @@ def read_pictures(pictures: list[Path], fps: Fraction, say: Callable[[str], None
         say(f"{pictures[0].name} has an alpha channel, which is dropped")
     if props["ImgSeqHasICC"] and "_Primaries" not in props:
         say(f"{pictures[0].name} has an ICC profile, which is not read: its colours are taken as sRGB's")
-    return clip
+    # of a grey clip nobody would know that it is no video, of which other transfers and primaries are usual
+    return clip if clip.format.color_family == RGB else core.std.ShufflePlanes(clip, [0, 0, 0], RGB)
 
 
 def read_video(source: Path, index: Path | None, say: Callable[[str], None]) -> vs.VideoNode:
