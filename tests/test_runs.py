@@ -150,7 +150,7 @@ def test_compare_shows_the_source_as_it_is() -> None:
 
 def test_compare_takes_rgb_and_grey() -> None:
     for format in (vs.RGB24, vs.RGB48, vs.GRAY8):
-        source = vs.core.std.BlankClip(format=format, width=40, height=24)
+        source = vs.core.std.BlankClip(format=format, width=40, height=24).std.SetFrameProps(_Matrix=0)
         shown, _ = runs.compare(source, linear(1, 0.0), SimpleNamespace(matrix=0, transfer=13, primaries=1, range=1), 0)
         assert shown.shape == (24, 40, 3) and not shown.any()
 

@@ -174,6 +174,8 @@ def compare(source: vs.VideoNode, hdr: vs.VideoNode, colour: Colour, n: int) -> 
     tags = {"transfer_in": colour.transfer, "primaries_in": colour.primaries, "range_in": colour.range}
     if source.format.color_family == vs.YUV:
         tags["matrix_in"] = colour.matrix
+    elif source.format.color_family == vs.GRAY:
+        source = source.std.RemoveFrameProps("_Matrix")  # RGB's is harmless for grey, but resize refuses it
     srgb = {"transfer": vs.TRANSFER_IEC_61966_2_1, "primaries": vs.PRIMARIES_BT709}
     shown = source[n].resize.Bicubic(format=vs.RGB24, **tags, **srgb)
     light = {"transfer_in": vs.TRANSFER_LINEAR, "transfer": vs.TRANSFER_LINEAR}
