@@ -79,6 +79,14 @@ def test_signal(curve: Callable[..., np.ndarray], colour: tuple, primaries: int,
     assert found == pytest.approx(expected, abs=0.7)
 
 
+@pytest.mark.parametrize("colour", [(32, 8, 8), (60, 60, 60), (60, 1, 1)])
+def test_what_exceeds_pq_is_clipped_as_rgb(colour: tuple) -> None:
+    signal = video.signal(flat(colour), video.Look(0, 1000))
+    expected = codes_of(pq(np.clip(light.to_bt2020(1) @ colour * 1000, 0, 10_000)))
+    with signal.get_frame(0) as frame:
+        assert [np.asarray(frame[plane]).mean() for plane in range(3)] == pytest.approx(expected, abs=0.7)
+
+
 def test_reference_white() -> None:
     """Report ITU-R BT.2408: 203 nits are 58 % of PQ and 75 % of HLG."""
     assert pq(np.array(203)) == pytest.approx(0.58, abs=0.002)

@@ -155,6 +155,9 @@ def signal(hdr: vs.VideoNode, look: Look) -> vs.VideoNode:
         hdr = hdr.resize.Point(width=width, height=height, src_width=width, src_height=height)
     if look.hlg:
         hdr = hlg(hdr, look.white)
+    elif not look.peak:  # clipped in YUV, colours change their hue, and far above PQ's end resize returns black
+        wide = hdr.resize.Bicubic(primaries=vs.PRIMARIES_BT2020)
+        hdr = wide.std.Expr(f"x {light.PQ_MAX_NITS / look.white} min")
     return hdr.resize.Bicubic(
         format=vs.YUV420P10,
         matrix=vs.MATRIX_BT2020_NCL,
