@@ -184,10 +184,12 @@ def test_light_is_kept_under_all_that_decides_it() -> None:
         return SimpleNamespace(trained=trained, config=config, computing=SimpleNamespace(traces=traces))
 
     looks = [video.Look(1000, 203), video.Look(900, 203), video.Look(1000, 100), video.Look(1000, 203, strength=0.5)]
-    keys = [video.light_key(job(), look) for look in looks]  # type: ignore[arg-type]
-    keys += [video.light_key(other, looks[0]) for other in (job(3), job(loss="2"), job(traces="tile_pad"))]  # type: ignore[arg-type]
+    others = (job(3), job(loss="2"), job(traces="tile_pad"))
+    keys = [video.light_key(job(), look, "a") for look in looks]  # type: ignore[arg-type]
+    keys += [video.light_key(other, looks[0], "a") for other in others]  # type: ignore[arg-type]
+    keys.append(video.light_key(job(), looks[0], "b"))  # type: ignore[arg-type]
     assert len(set(keys)) == len(keys)
-    assert video.light_key(job(), video.Look(1000, 203, crf=20)) == keys[0]  # type: ignore[arg-type]
+    assert video.light_key(job(), video.Look(1000, 203, crf=20), "a") == keys[0]  # type: ignore[arg-type]
 
 
 # Time
@@ -205,8 +207,10 @@ def test_durations_come_from_the_frames() -> None:
         return frame
 
     clip = flat((0, 0, 0)) * 2
-    found = list(video.durations(clip.std.ModifyFrame(clip, write)))
+    planes: list[np.ndarray] = []
+    found = list(video.durations(clip.std.ModifyFrame(clip, write), planes.append))
     assert found == [*wanted, wanted[-1]]
+    assert [plane.shape for plane in planes] == [(16, 16)] * 4 * 3
     timing = video.Timing(found)
     assert timing.starts == [0, Fraction(1, 25), Fraction(1, 10), Fraction(2, 15)]
     assert (timing.constant, timing.unit(Fraction(0))) == (None, Fraction(1, 150))

@@ -15,6 +15,7 @@ only the listings that were asked for. Nothing heavy is imported before the argu
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import os
@@ -389,14 +390,10 @@ def write_file(arguments: argparse.Namespace) -> None:
         raise RuntimeError("--already_trained: there is no network for this clip and these settings in the cache")
     learn(job)
 
-    durations: list[Fraction] = []
-    with closing(video.durations(clip)) as reading, Meters(say, LINE_SECONDS) as meters:
-        for duration_of_frame in reading:
-            durations.append(duration_of_frame)
-            meters.show("reading times", len(durations), clip.num_frames)
+    durations, pixels = read_whole(clip)
     signal = video.signal(video.graded(job, look, measured=not look.hlg), look)
     held: dict[int, Picture] = {}
-    light = None if look.hlg else measured(job, look, signal, store.folder(arguments.cache), held)
+    light = None if look.hlg else measured(job, look, signal, pixels, store.folder(arguments.cache), held)
     if light is not None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
     content = video.Content(video.Timing.of(durations, Fraction(clip.fps)), light, job.colour.primaries)
@@ -418,21 +415,44 @@ def levels(arguments: argparse.Namespace) -> None:
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)
-    found = measured(job, look, video.graded(job, look, measured=True), store.folder(arguments.cache))
+    folder = store.folder(arguments.cache)
+    pixels = read_whole(clip)[1] if folder else ""
+    found = measured(job, look, video.graded(job, look, measured=True), pixels, folder)
     print(f"MaxCLL: {found.max_cll:.0f} nits")
     print(f"MaxFALL: {found.max_fall:.0f} nits")
     for name, line in light.encoder_arguments(found, job.colour.primaries, look.peak).lines().items():
         print(f"{name}: {line}")
 
 
+def read_whole(clip: vs.VideoNode) -> tuple[list[Fraction], str]:
+    """Every frame's duration in seconds, and a digest of them all for `measured`."""
+    from vszhdrv import video
+
+    durations: list[Fraction] = []
+    pixels = hashlib.sha256()
+    with closing(video.durations(clip, pixels.update)) as reading, Meters(say, LINE_SECONDS) as meters:
+        for duration_of_frame in reading:
+            durations.append(duration_of_frame)
+            meters.show("reading the clip", len(durations), clip.num_frames)
+    return durations, pixels.hexdigest()
+
+
 def measured(
-    job: Job, look: Look, clip: vs.VideoNode, cache_folder: Path | None, held: dict[int, Picture] | None = None
+    job: Job,
+    look: Look,
+    clip: vs.VideoNode,
+    pixels: str,
+    cache_folder: Path | None,
+    held: dict[int, Picture] | None = None,
 ) -> ClipLight:
-    """The clip's light levels: those kept in the cache, the rest from `clip`'s frames, as video.measure takes them."""
+    """The clip's light levels: those kept in the cache, the rest from `clip`'s frames, as video.measure takes them.
+
+    pixels: a digest of the source's frames, by which the cache knows them.
+    """
     from vszhdrv import light, video
 
     size = job.clip.num_frames, job.clip.width, job.clip.height
-    key = video.light_key(job, look)
+    key = video.light_key(job, look, pixels)
     path = cache_folder and cache_folder / "light" / f"{key}.npz"
     found = (path and light.ClipLight.load(path, key)) or light.ClipLight(*size)
     try:

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -196,10 +196,14 @@ def hlg(hdr: vs.VideoNode, white: float) -> vs.VideoNode:
 # Light levels
 
 
-def light_key(job: Job, look: Look) -> str:
-    """A name for a clip's light levels: of the network and of all else that decides them."""
+def light_key(job: Job, look: Look, pixels: str) -> str:
+    """A name for a clip's light levels: of the network and of all else that decides them.
+
+    pixels: a digest of every frame. The network is known by a few of them, but any may be the brightest.
+    """
     assert job.trained is not None
     facts = {
+        "pixels": pixels,
         "network": dict(job.trained.metadata),
         "n_exp": [job.config.n_exp_down, job.config.n_exp_up],
         "computing": job.computing.traces,
@@ -283,8 +287,8 @@ class Timing:
         return unit if unit.denominator < 2**31 else Fraction(1, 1_000_000)  # ffmpeg's fractions are of 32 bits
 
 
-def durations(source: vs.VideoNode) -> Generator[Fraction]:
-    """Every frame's duration in seconds, in order.
+def durations(source: vs.VideoNode, take: Callable[[NDArray[Any]], None]) -> Generator[Fraction]:
+    """Every frame's duration in seconds, in order. `take` gets every plane, since they are all read here.
 
     From `_DurationNum` and `_DurationDen`: the clip's rate is no more than an average where the file's varies. A frame
     without them, such as BestSource's last, lasts as long as the one before.
@@ -293,6 +297,8 @@ def durations(source: vs.VideoNode) -> Generator[Fraction]:
     with closing(requested(source, range(source.num_frames))) as frames:
         for _, frame in frames:
             duration = fraction(frame.props, "_Duration") or duration
+            for plane in range(frame.format.num_planes):
+                take(np.ascontiguousarray(frame[plane]))
             yield duration
 
 

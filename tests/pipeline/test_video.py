@@ -293,6 +293,25 @@ def test_levels(source: Path, hdr10: Path, zhdrv: Callable[..., int], capsys: py
     assert "measuring" in err and int(out.split()[1]) <= 300
 
 
+def test_levels_are_of_every_frame(media: Path, zhdrv: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """The network stays the same where a frame changes that its key does not look at; the light does not."""
+    folder = media / "frames"
+    folder.mkdir()
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    for n in range(40):
+        Image.fromarray(((2 * x + y + n) % 256).astype(np.uint8)).convert("RGB").save(folder / f"{n}.png")
+    assert zhdrv("levels", folder) == 0
+    before, _ = capsys.readouterr()
+    assert zhdrv("levels", folder) == 0
+    same, err = capsys.readouterr()
+    assert same == before and "measuring" not in err
+    Image.new("RGB", (WIDTH, HEIGHT), "white").save(folder / "8.png")
+    assert zhdrv("levels", folder) == 0
+    after, err = capsys.readouterr()
+    assert "measuring 40 of 40" in err and "training" not in err
+    assert int(after.split()[4]) > int(before.split()[4])
+
+
 def test_exact_rate(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
     """The stream's own clock, which a film's nanoseconds alone would make 19001/317."""
     fast = media / "fast.mp4"
