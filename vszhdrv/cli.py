@@ -379,9 +379,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     look = video.Look(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
     overwrite = bool(arguments.overwrite)
     targets.check_output("--out", arguments.out, arguments.input, video.CONTAINERS, overwrite=overwrite)
-    programs = video.find_programs()
-    if arguments.input.is_file():
-        video.check_audio(programs, arguments.input, arguments.out)
+    video.check_audio(video.find_programs(), arguments.input, arguments.out)
 
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)

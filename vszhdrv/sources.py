@@ -62,6 +62,11 @@ def open_clip(
     return upright(shaped_by_container(clip, source))
 
 
+def is_video(source: Path) -> bool:
+    """Whether it is a video file, which may have audio, a title and chapters; else a folder, a picture or nothing."""
+    return source.is_file() and source.suffix.lower() not in PICTURES
+
+
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """A key that sorts by the numbers in a name: frame2 before frame10, frame02 beside frame2."""
     parts = re.findall(r"\d+|\D+", path.name)

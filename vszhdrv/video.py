@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from vszhdrv import __version__, light, matroska
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction, sweep
 from vszhdrv.runs import requested
-from vszhdrv.sources import captured
+from vszhdrv.sources import captured, is_video
 from vszhdrv.zhdrv import checkpoint
 
 if TYPE_CHECKING:
@@ -328,11 +328,11 @@ def beside(programs: Programs, source: Path) -> Beside:
 
 
 def check_audio(programs: Programs, source: Path, target: Path) -> None:
-    """Raises ValueError, one sentence, where `target`'s container can't hold the audio of the file `source`.
+    """Raises ValueError, one sentence, where `target`'s container can't hold the audio of `source`, if it has any.
 
     By a copy of its beginning to nowhere: ffmpeg itself would say so only when all frames are learned and measured.
     """
-    if not beside(programs, source).audio:
+    if not (is_video(source) and beside(programs, source).audio):
         return
     read = [programs.ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-i", str(source.resolve())]
     copied = ["-map", "0:a", "-frames:a", "1", *container(target), "-y", os.devnull]
@@ -378,7 +378,7 @@ def write(
     constant = [] if times.constant is None else ["-r", str(1 / times.constant)]
     command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y"]
     delay = Fraction(0)
-    if source.is_file():  # first, because title and chapters are taken from the first input
+    if is_video(source):  # first, because title and chapters are taken from the first input
         delay = beside(programs, source).delay
         command += ["-i", str(source.resolve()), *constant, *PIPE]
         command += ["-map", "1:v", "-map", "0:a?"]

@@ -272,7 +272,8 @@ def test_pictures_of_odd_size_at_50_a_second(media: Path, zhdrv: Callable[..., i
     found = streams(media / "odd.mp4")["video"]
     assert (found["width"], found["height"]) == (106, 82)
     assert (found["avg_frame_rate"], found["nb_read_frames"]) == ("50/1", "4")
-    assert zhdrv(folder / "0.png", "--data_type", "image", "--out", media / "still.mkv") == 0
+    (folder / "0.png").rename(media / "p%03d.png")  # which ffmpeg takes for a sequence
+    assert zhdrv(media / "p%03d.png", "--data_type", "image", "--out", media / "still.mkv") == 0
     assert streams(media / "still.mkv")["video"]["nb_read_frames"] == "1"
 
 
