@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 import vapoursynth as vs
 from PIL import Image, ImageCms
 
-from vszhdrv import sources
+from vszhdrv import matroska, sources
 from vszhdrv.plugin.colour import resolve_colour
 
 
@@ -147,6 +148,25 @@ def test_real_video_opens_and_nothing_lies_beside_it(tmp_path: Path) -> None:
     assert (clip.width, clip.height, clip.num_frames, clip.fps) == (32, 16, 3, 25)
     assert np.asarray(clip.get_frame(2)[0]).min() == 126
     assert list(folder.iterdir()) == [source]
+
+
+def matroska_of(path: Path, starts: list[Fraction]) -> Path:
+    """A video of black frames that are shown at these times, the last for as long as the one before."""
+    stream = matroska.header(matroska.Track(32, 16, Fraction(1), 16, None, None))
+    for start, end in pairwise([*starts, 2 * starts[-1] - starts[-2]]):
+        stream += matroska.frame_header(start, end - start, 32 * 16 * 3) + bytes(32 * 16 * 3)
+    path.write_bytes(stream)
+    return path
+
+
+def test_a_video_says_when_it_begins(tmp_path: Path) -> None:
+    source = matroska_of(tmp_path / "a.mkv", [Fraction(6, 5) + Fraction(n, 25) for n in range(9)])
+    with open_clip(source)[0].get_frame(0) as frame:
+        assert sources.start_of(frame.props) == pytest.approx(1.2)
+    assert sources.start_of({"_AbsoluteTime": 3.5}) == 3.5
+    unknown = sources.timed(vs.core.std.BlankClip(length=2), [sources.UNKNOWN_TIME, 1], Fraction(1, 25))
+    with unknown.get_frame(0) as frame:
+        assert sources.start_of(frame.props) is None
 
 
 class Recorder:

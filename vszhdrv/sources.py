@@ -11,10 +11,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vszhdrv.targets import check_utf8
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DEFAULT_FPS = Fraction(24)
+START = "ZhdrvStart"
+"""Frame property: when the clip's first frame is shown, in seconds of the file's own time."""
+UNKNOWN_TIME = -(2**63)
+"""ffmpeg's AV_NOPTS_VALUE."""
 
 
 def open_clip(
@@ -107,6 +111,7 @@ def read_video(source: Path, index: Path | None, say: Callable[[str], None]) -> 
 
 def first_track(source: Path, index: Path | None) -> vs.VideoNode:
     """The clip by FFMS2 if it is installed, else BestSource, else L-SMASH Works."""
+    import vapoursynth as vs
     from vapoursynth import core
 
     path = str(source)
@@ -118,11 +123,32 @@ def first_track(source: Path, index: Path | None) -> vs.VideoNode:
         # Mode 3 writes an index, of just this name, only where reading it again saves noticeable time.
         kept = {"cachemode": 3, "cachepath": str(index / index_name(source))} if index else {"cachemode": 0}
         # Turning the pictures itself, as it does since version 22, it forgets to turn the shape of their pixels.
-        lying = {"apply_rotation": 0} if "apply_rotation" in core.bs.VideoSource.signature else {}
-        return core.bs.VideoSource(path, **kept, **lying)
+        wanted = {"apply_rotation": 0, "exporttimestamps": 1}
+        known = {name: value for name, value in wanted.items() if name in core.bs.VideoSource.signature}
+        found = core.bs.VideoSource(path, **kept, **known)
+        if isinstance(found, vs.VideoNode):
+            return found
+        return timed(found["clip"], found["timestamps"], Fraction(found["timebasenum"], found["timebaseden"]))
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
+
+
+def timed(clip: vs.VideoNode, timestamps: Sequence[int], unit: Fraction) -> vs.VideoNode:
+    """The clip with `START`, from BestSource's timestamps of its frames in units of `unit` seconds."""
+    if UNKNOWN_TIME in timestamps:  # as in streams without a container, and in .avi
+        return clip
+    return clip.std.SetFrameProps(**{START: float(timestamps[0] * unit)})
+
+
+def start_of(props: Mapping[str, Any]) -> float | None:
+    """When a clip's first frame is shown, by its properties, in seconds of the file's own time; None: nobody tells.
+
+    That is not when the file's first picture is: a recording may begin within a group of pictures, which cannot be
+    decoded, and BestSource leaves them out up to the next key frame.
+    """
+    start: float | None = props.get(START, props.get("_AbsoluteTime"))  # FFMS2's and L-SMASH Works' property
+    return start
 
 
 def captured(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from vszhdrv import __version__, light, matroska
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction, sweep
 from vszhdrv.runs import requested
-from vszhdrv.sources import captured, is_video
+from vszhdrv.sources import captured, is_video, start_of
 from vszhdrv.zhdrv import checkpoint
 
 if TYPE_CHECKING:
@@ -314,8 +314,11 @@ class Beside:
     delay: Fraction
 
 
-def beside(programs: Programs, source: Path) -> Beside:
-    """Raises RuntimeError where ffprobe can't read `source`."""
+def beside(programs: Programs, source: Path, first: float | None = None) -> Beside:
+    """first: when the clip's first frame is shown, in the file's seconds, where its source filter tells.
+
+    Raises RuntimeError where ffprobe can't read `source`.
+    """
     command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
     probed = captured([*command, "stream=codec_type,start_time:format=start_time", str(source.resolve())])
     if probed.returncode:
@@ -324,7 +327,8 @@ def beside(programs: Programs, source: Path) -> Beside:
     # streams of unknown kinds, as broadcasts have them, have no codec_type
     starts = {stream.get("codec_type"): stream.get("start_time") for stream in reversed(found["streams"])}
     begin = Fraction(found["format"].get("start_time") or 0)
-    return Beside("audio" in starts, max(Fraction(starts.get("video") or begin) - begin, Fraction(0)))
+    start = Fraction(starts.get("video") or begin) if first is None else Fraction(f"{first:.6f}")
+    return Beside("audio" in starts, max(start - begin, Fraction(0)))
 
 
 def check_audio(programs: Programs, source: Path, target: Path) -> None:
@@ -373,13 +377,16 @@ def write(
     mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, look.peak)
     times = content.timing
     transfer = 18 if look.hlg else 16
-    track = matroska.Track(clip.width, clip.height, sample_aspect(clip), transfer, times.constant, mastering)
+    with clip.get_frame(0) as frame:
+        aspect = fraction(frame.props, "_SAR") or Fraction(1)
+        first = start_of(frame.props)
+    track = matroska.Track(clip.width, clip.height, aspect, transfer, times.constant, mastering)
     # from frames of 16683333 ns alone, ffmpeg takes 60000/1001 frames a second for 19001/317
     constant = [] if times.constant is None else ["-r", str(1 / times.constant)]
     command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y"]
     delay = Fraction(0)
     if is_video(source):  # first, because title and chapters are taken from the first input
-        delay = beside(programs, source).delay
+        delay = beside(programs, source, first).delay
         command += ["-i", str(source.resolve()), *constant, *PIPE]
         command += ["-map", "1:v", "-map", "0:a?"]
     else:
@@ -429,12 +436,6 @@ def mastering_of(levels: light.ClipLight, primaries: int, peak: float) -> matros
     cll, fall = (max(1, round(nits)) for nits in (levels.max_cll, levels.max_fall))
     display = CHROMATICITIES[light.mastering_primaries(primaries)]
     return matroska.Mastering(display, peak or cll, light.MASTERING_BLACK_NITS, cll, fall)
-
-
-def sample_aspect(clip: vs.VideoNode) -> Fraction:
-    """The width of a pixel over its height, as the first frame says."""
-    with clip.get_frame(0) as frame:
-        return fraction(frame.props, "_SAR") or Fraction(1)
 
 
 def feed(

@@ -224,6 +224,22 @@ def test_sound_that_begins_before_the_pictures(
     assert second - times(out, "a")[0] == pytest.approx(0.25 - times(late, "a")[0], abs=2e-3)
 
 
+def test_a_recording_that_begins_within_a_group_of_pictures(
+    source: Path, media: Path, zhdrv: Callable[..., int]
+) -> None:
+    """As broadcasts are recorded: its sound is there from the beginning, its pictures from the next key frame."""
+    whole, cut, out = media / "whole.ts", media / "cut.ts", media / "cut.mkv"
+    ffmpeg("-stream_loop", 2, "-i", source, "-c:v", "libx264", "-g", LENGTH, "-bf", 2, *BT709, "-c:a", "mp2", whole)
+    packets = whole.read_bytes()
+    cut.write_bytes(packets[len(packets) // 188 // 8 * 188 :])
+    assert zhdrv(cut, "--out", out) == 0
+    found = probe(cut, "-select_streams", "v", "-show_entries", "packet=pts_time,flags")["packets"]
+    keys = [float(packet["pts_time"]) for packet in found if "K" in packet["flags"]]
+    assert keys[0] > times(cut)[0] + 0.2
+    assert times(out)[0] - times(out, "a")[0] == pytest.approx(keys[0] - times(cut, "a")[0], abs=2e-3)
+    assert len(times(out)) == sum(time >= keys[0] for time in times(cut))
+
+
 def test_the_file_says_the_shape_of_its_pixels(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
     """Not the stream in it."""
     shaped, out = media / "shaped.mkv", media / "shaped_hdr.mkv"
