@@ -169,6 +169,31 @@ def test_a_video_says_when_it_begins(tmp_path: Path) -> None:
         assert sources.start_of(frame.props) is None
 
 
+@pytest.mark.parametrize(
+    ("rate", "milliseconds", "found"),
+    [
+        (Fraction(24000, 1001), [0, 42, 83, 125, 167], Fraction(24000, 1001)),
+        (Fraction(25), [3480, 3520, 3560, 3600, 3640], Fraction(25)),
+        (Fraction(30), [0, 33, 67, 133, 167], 0),  # a camera left a frame out
+        (Fraction(30), [0, 33, 67, 88, 133], Fraction(30)),
+        (Fraction(30), [0, 33, 67, sources.UNKNOWN_TIME, 400], Fraction(30)),
+        (Fraction(0), [0, 33, 67, 100, 133], 0),
+    ],
+)
+def test_only_a_constant_rate_is_the_clips(rate: Fraction, milliseconds: list[int], found: Fraction) -> None:
+    clip = vs.core.std.BlankClip(length=5, fpsnum=rate.numerator, fpsden=rate.denominator if rate else 0)
+    timed = sources.timed(clip.std.SetFrameProps(_DurationNum=1, _DurationDen=20), milliseconds, Fraction(1, 1000))
+    assert (timed.num_frames, timed.fps) == (5, found)
+    assert all(frame.props["_DurationDen"] == 20 for frame in timed.frames())
+
+
+def test_a_video_of_variable_rate_has_none(tmp_path: Path) -> None:
+    """By BestSource alone it has 30 frames a second."""
+    source = matroska_of(tmp_path / "a.mkv", [Fraction(n, 30) for n in range(60) if n not in (20, 40)])
+    clip, _ = open_clip(source)
+    assert (clip.num_frames, clip.fps) == (58, 0)
+
+
 class Recorder:
     """Stands for a source filter: remembers how it was called."""
 

@@ -135,10 +135,20 @@ def first_track(source: Path, index: Path | None) -> vs.VideoNode:
 
 
 def timed(clip: vs.VideoNode, timestamps: Sequence[int], unit: Fraction) -> vs.VideoNode:
-    """The clip with `START`, from BestSource's timestamps of its frames in units of `unit` seconds."""
+    """The clip with what BestSource's timestamps of its frames, in units of `unit` seconds, tell of it.
+
+    `START`, and that the rate varies: then it has none, where BestSource names an average or a guess. It varies where a
+    frame is shown half a frame or more beside its time at that rate, so that frames' numbers no longer tell the time.
+    """
     if UNKNOWN_TIME in timestamps:  # as in streams without a container, and in .avi
         return clip
-    return clip.std.SetFrameProps(**{START: float(timestamps[0] * unit)})
+    clip = clip.std.SetFrameProps(**{START: float(timestamps[0] * unit)})
+    rate = float(unit * clip.fps)
+    if not rate or all(abs((time - timestamps[0]) * rate - n) < 0.5 for n, time in enumerate(timestamps)):
+        return clip
+    # what is joined of clips of two rates has none
+    slower = clip[0].std.AssumeFPS(fpsnum=clip.fps.numerator, fpsden=2 * clip.fps.denominator)
+    return (clip + slower)[:-1]
 
 
 def start_of(props: Mapping[str, Any]) -> float | None:
