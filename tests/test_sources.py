@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from fractions import Fraction
@@ -318,3 +319,15 @@ def test_two_versions_of_a_file_have_two_indexes(tmp_path: Path) -> None:
                 assert np.asarray(last[0]).min() == code
             assert not said
     assert len([path for path in index.iterdir() if path.is_file()]) == 2
+
+
+def test_opening_a_video_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    open_clip(Path(__file__).parents[1] / "examples" / "room.mp4", still=False, fps=None, index=None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_all_other_lines_are_said_after_all(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="mine"), sources.without_lines("VideoSource: "):
+        os.write(2, b"first\nVideoSource: no such thing\nsecond")
+        raise ValueError("mine")
+    assert capfd.readouterr().err == "first\nsecond"

@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,13 +127,36 @@ def first_track(source: Path, index: Path | None) -> vs.VideoNode:
         # Turning the pictures itself, as it does since version 22, it forgets to turn the shape of their pixels.
         wanted = {"apply_rotation": 0, "exporttimestamps": 1}
         known = {name: value for name, value in wanted.items() if name in core.bs.VideoSource.signature}
-        found = core.bs.VideoSource(path, **kept, **known)
+        # It declares no such results, of which VapourSynth warns on standard error, whoever listens to its log.
+        with without_lines("VideoSource: no return value(s) named"):
+            found = core.bs.VideoSource(path, **kept, **known)
         if isinstance(found, vs.VideoNode):
             return found
         return timed(found["clip"], found["timestamps"], Fraction(found["timebasenum"], found["timebaseden"]))
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
+
+
+@contextmanager
+def without_lines(beginning: str) -> Iterator[None]:
+    """Of what native code says on standard error meanwhile, lines that begin so are left out; the rest comes after."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if not line.startswith(beginning.encode()):
+                    os.write(2, line)
 
 
 def timed(clip: vs.VideoNode, timestamps: Sequence[int], unit: Fraction) -> vs.VideoNode:
