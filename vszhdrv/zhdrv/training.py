@@ -345,9 +345,7 @@ def _stops_objective(
         for k, crop in enumerate(crops):
             assert crop.coding is not None
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
-    lattice = Lattice(config.stride, *crops[0].phase)
-    stops = answer(network, seen, lattice)
-    x, f = (lattice.of(picture).contiguous() for picture in (x, f))
+    stops, x, f = _looked_at(network, seen, crops, config, x, f)
     truth = losses.truth(x, f, shift_stops, frames.white)
     return losses.censored(stops, truth, losses.excess(x, frames.white)), _steady(stops, truth, config)
 
@@ -364,9 +362,7 @@ def _consensus_objective(
     visits = _places(frames, crops, config)
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place, crop in visits])
     agreed = torch.cat([consensus.cut(place, crop) for place, crop in visits])
-    lattice = Lattice(config.stride, *crops[0].phase)
-    stops = answer(network, x, lattice)
-    x, agreed = (lattice.of(picture).contiguous() for picture in (x, agreed))
+    stops, x, agreed = _looked_at(network, x, crops, config, x, agreed)
     seen = (x >= frames.white).to(stops.dtype)
     truth = losses.Truth(agreed, seen, torch.zeros_like(seen))
     return losses.known(stops, truth), _steady(stops, truth, config)
@@ -380,6 +376,15 @@ def _places(frames: sampling.Frames, crops: list[sampling.Crop], config: Config)
     """The frames of a step's batch and their crops; where there is a temporal loss, successors in the second half."""
     turns = 2 if config.alpha > 0 else 1
     return [(frames.pairs[crop.pair][turn], crop) for turn in range(turns) for crop in crops]
+
+
+def _looked_at(
+    network: UNet | Shared, seen: Tensor, crops: list[sampling.Crop], config: Config, *pictures: Tensor
+) -> tuple[Tensor, ...]:
+    """The network's answer to what it has `seen`, and the pictures, at those pixels that the fast preset's losses
+    see."""
+    lattice = Lattice(config.stride, *crops[0].phase)
+    return answer(network, seen, lattice), *(lattice.of(picture).contiguous() for picture in pictures)
 
 
 def answer(
