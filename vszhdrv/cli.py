@@ -388,10 +388,11 @@ def write_file(arguments: argparse.Namespace) -> None:
         raise RuntimeError("--already_trained: there is no network for this clip and these settings in the cache")
     learn(job)
 
-    durations, pixels = read_whole(clip)
+    folder = store.folder(arguments.cache)
+    durations, pixels = read_whole(clip, digest=folder is not None and not look.hlg)
     signal = video.signal(video.graded(job, look, measured=not look.hlg), look)
     held: dict[int, Picture] = {}
-    light = None if look.hlg else measured(job, look, signal, pixels, store.folder(arguments.cache), held)
+    light = None if look.hlg else measured(job, look, signal, pixels, folder, held)
     if light is not None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
     content = video.Content(video.Timing.of(durations, Fraction(clip.fps)), light, job.colour.primaries)
@@ -414,7 +415,7 @@ def levels(arguments: argparse.Namespace) -> None:
     job = vszhdrv.prepare(clip, **options)
     learn(job)
     folder = store.folder(arguments.cache)
-    pixels = read_whole(clip)[1] if folder else ""
+    pixels = read_whole(clip, digest=True)[1] if folder else ""
     found = measured(job, look, video.graded(job, look, measured=True), pixels, folder)
     print(f"MaxCLL: {found.max_cll:.0f} nits")
     print(f"MaxFALL: {found.max_fall:.0f} nits")
@@ -422,17 +423,18 @@ def levels(arguments: argparse.Namespace) -> None:
         print(f"{name}: {line}")
 
 
-def read_whole(clip: vs.VideoNode) -> tuple[list[Fraction], str]:
-    """Every frame's duration in seconds, and a digest of them all for `measured`."""
+def read_whole(clip: vs.VideoNode, *, digest: bool) -> tuple[list[Fraction], str]:
+    """Every frame's duration in seconds, and, where it is asked for, a digest of them all for `measured`."""
     from vszhdrv import video
 
     durations: list[Fraction] = []
     pixels = hashlib.sha256()
-    with closing(video.durations(clip, pixels.update)) as reading, Meters(say, LINE_SECONDS) as meters:
+    take = pixels.update if digest else None
+    with closing(video.durations(clip, take)) as reading, Meters(say, LINE_SECONDS) as meters:
         for duration_of_frame in reading:
             durations.append(duration_of_frame)
             meters.show("reading the clip", len(durations), clip.num_frames)
-    return durations, pixels.hexdigest()
+    return durations, pixels.hexdigest() if digest else ""
 
 
 def measured(
@@ -445,7 +447,7 @@ def measured(
 ) -> ClipLight:
     """The clip's light levels: those kept in the cache, the rest from `clip`'s frames, as video.measure takes them.
 
-    pixels: a digest of the source's frames, by which the cache knows them.
+    pixels: a digest of the source's frames, by which the cache knows them; empty without a cache.
     """
     from vszhdrv import light, video
 

@@ -287,8 +287,8 @@ class Timing:
         return unit if unit.denominator < 2**31 else Fraction(1, 1_000_000)  # ffmpeg's fractions are of 32 bits
 
 
-def durations(source: vs.VideoNode, take: Callable[[NDArray[Any]], None]) -> Generator[Fraction]:
-    """Every frame's duration in seconds, in order. `take` gets every plane, since they are all read here.
+def durations(source: vs.VideoNode, take: Callable[[NDArray[Any]], None] | None = None) -> Generator[Fraction]:
+    """Every frame's duration in seconds, in order. `take`, if given, gets every plane, since they are all read here.
 
     From `_DurationNum` and `_DurationDen`: the clip's rate is no more than an average where the file's varies. A frame
     without them, such as BestSource's last, lasts as long as the one before.
@@ -297,8 +297,9 @@ def durations(source: vs.VideoNode, take: Callable[[NDArray[Any]], None]) -> Gen
     with closing(requested(source, range(source.num_frames))) as frames:
         for _, frame in frames:
             duration = fraction(frame.props, "_Duration") or duration
-            for plane in range(frame.format.num_planes):
-                take(np.ascontiguousarray(frame[plane]))
+            if take is not None:
+                for plane in range(frame.format.num_planes):
+                    take(np.ascontiguousarray(frame[plane]))
             yield duration
 
 
