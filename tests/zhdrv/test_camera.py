@@ -36,3 +36,20 @@ def test_encode_clips_and_decode_undoes_it() -> None:
     linear = torch.tensor([-0.5, 0.0, 0.18, 1.0, 1.17])
     assert camera.encode(linear)[2] == pytest.approx(0.18 ** (1 / 2.2))
     assert torch.allclose(camera.decode(camera.encode(linear)), torch.tensor([0.0, 0.0, 0.18, 1.0, 1.0]))
+
+
+def test_encode_is_the_same_where_nobody_wants_a_gradient() -> None:
+    picture = torch.rand(2, 3, 40, 30) * 1.3 - 0.1
+    picture[..., :3, 0] = torch.tensor([0.0, 1.0, torch.nan])
+    kinds = {
+        "as torch has it": picture,
+        "channels last": picture.contiguous(memory_format=torch.channels_last),
+        "a part": picture[..., 5:30, 3:20],
+        "repeated": picture[:1, :1].expand(2, 3, -1, -1),
+    }
+    for name, each in kinds.items():
+        with torch.inference_mode():
+            quick = camera.encode(each)
+        exact = each.double().clamp(0, 1) ** (1 / 2.2)
+        assert torch.allclose(quick.double(), exact, rtol=0, atol=2e-7, equal_nan=True), name
+        assert torch.allclose(camera.encode(each).double(), exact, rtol=0, atol=2e-7, equal_nan=True), name

@@ -11,8 +11,18 @@ from torch import Tensor
 
 from vszhdrv.zhdrv import camera, expansion
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.expansion import Expander, default_tile, evaluate, evaluate_at_once, exposures, merge, reaching, show
-from vszhdrv.zhdrv.network import UNet, new_network
+from vszhdrv.zhdrv.expansion import (
+    Expander,
+    clipping_areas,
+    default_tile,
+    evaluate,
+    evaluate_at_once,
+    exposures,
+    merge,
+    reaching,
+    show,
+)
+from vszhdrv.zhdrv.network import CLIPPED, UNet, new_network
 from vszhdrv.zhdrv.training import answer
 
 CPU = torch.device("cpu")
@@ -218,6 +228,7 @@ def test_strips_and_bands_answer_as_the_whole_frame_does(
     x = torch.rand(1, 3, 130, 90).sqrt()
     monkeypatch.setattr(expansion, "STRIP_VALUES", 1)
     monkeypatch.setattr(expansion, "BAND_BLOCKS", 2)
+    monkeypatch.setattr(expansion, "BAND_ROWS", 1)
     with torch.inference_mode():
         assert torch.allclose(answers_in_tiles(network, x, (192, 192)), answer(network, x), atol=1e-5)
 
@@ -269,6 +280,27 @@ def test_only_what_clips_is_computed_and_as_in_the_whole_frame(
     exposed = linear < 0.9
     assert torch.equal(hdr[exposed], linear[exposed])
     assert places == [] or (hdr[~exposed] > linear[~exposed]).all()
+
+
+@pytest.mark.parametrize("places", [[(0, 0)], [(250, 1014)], [(40, 10), (70, 800), (100, 100), (101, 600)], []])
+@pytest.mark.parametrize("fold", [2, 4])
+def test_the_encoder_is_told_in_areas_what_clips_in_large_frames(places: list[tuple[int, int]], fold: int) -> None:
+    sdr = camera.encode(highlights(256, 1024, places)[None]).contiguous(memory_format=torch.channels_last)
+    areas = clipping_areas(sdr, fold)
+    assert areas is not None
+    outside = torch.ones(256 // fold, 1024 // fold)
+    for area in areas:
+        assert (outside[area] == 1).all()  # they lie apart
+        outside[area] = 0
+    clips = (sdr[0].amax(0) >= CLIPPED).unfold(0, fold, fold).unfold(1, fold, fold).flatten(2).any(2)
+    assert not (clips & (outside == 1)).any()
+    assert outside.mean() > 0.8
+
+
+def test_the_encoder_is_told_of_all_where_areas_would_cost_as_much() -> None:
+    everywhere = highlights(256, 1024, [(top, left) for top in range(0, 250, 60) for left in range(0, 1000, 200)])
+    for linear in (everywhere, everywhere[:, :64, :64]):
+        assert clipping_areas(camera.encode(linear[None]), 2) is None
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])

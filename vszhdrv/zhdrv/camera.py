@@ -6,6 +6,10 @@ is exactly a product by 2^(s / 2.2). Source: Banterle et al. 2024, doi:10.1145/3
 
 from __future__ import annotations
 
+import math
+
+import cv2
+import torch
 from torch import Tensor
 
 GAMMA = 2.2
@@ -32,7 +36,13 @@ def shift(sdr: Tensor, stops: float) -> Tensor:
 
 def encode(linear: Tensor) -> Tensor:
     """Linear light (1.0 = SDR white) to the working encoding, clipped to [0, 1]. Any shape."""
-    return linear.clamp(0.0, 1.0).log2_().mul_(1 / GAMMA).exp2_()  # a third of the time of pow
+    x = linear.clamp(0.0, 1.0)
+    if x.device.type == "cpu" and torch.is_inference_mode_enabled():  # else somebody wants its gradient, or its graph
+        in_a_row = x.as_strided((x.numel(),), (1,)).numpy()  # as they lie in memory
+        cv2.log(in_a_row, in_a_row)  # a sixth of the time of torch's
+    else:
+        x.log_()
+    return x.mul_(1 / (GAMMA * math.log(2))).exp2_()  # a third of the time of pow
 
 
 def decode(sdr: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from . import camera
 from .config import STEP_STOPS, Config
 from .hardware import Precision, has_streams, is_out_of_memory, wait
 from .losses import EPSILON
-from .network import UNet, for_autocast
+from .network import CLIPPED, Part, UNet, for_autocast
 from .overlays import Overlays
 
 CLIP_RAMP = (0.97, 1.0)
@@ -32,10 +32,14 @@ STRIP_VALUES = 2**21
 """The encoder's finest level is computed in strips of about this many input values, which stay in the cache, ..."""
 STRIP_BLOCKS = 16
 """... but of this many rows of blocks or more, since each strip also sees a row above it and one below."""
-BAND_BLOCKS = 32
-"""The decoder's finest level is computed in bands of this many rows of blocks, an even number."""
-GAP_BLOCKS = 32
-"""Columns of blocks that need no answer are computed all the same where no more lie between others."""
+AREA_ROWS, AREA_GAP = 64, 256
+"""What clips is told to the encoder's finest level in areas as high as that, so far apart at least, in pixels: one area
+more costs about as much as these pixels."""
+FEWEST_PIXELS = 2**18
+"""In strips of less than this, to know the areas costs more than is spared."""
+BAND_BLOCKS, BAND_ROWS = 32, 128
+"""The decoder's finest level is computed in bands as high as so many blocks and pixels. What needs no answer between
+columns that do is computed all the same where it is no wider than that."""
 
 LEVEL_COPIES = 6
 """What the network takes for a tile is at most so many times its finest level (in float32), ..."""
@@ -46,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 Predict = Callable[[Tensor], Tensor]
-Part = tuple[slice, slice]
-"""Rows and columns of a frame."""
 Picture = Callable[[Part], Tensor]
 """A part of the network's input: (batch, 3, height, width), working encoding."""
 Answer = tuple[Part, Tensor]
@@ -174,7 +176,7 @@ class Expander:
 
         Only what reaches the ramp is computed: all else is the source, as it would be after a product by 2^0.
         """
-        foot, gap = self.foot, GAP_BLOCKS * self.network.fold
+        foot, gap = self.foot, band_height(self.network)
 
         def picture(part: Part) -> Tensor:
             return self.encoded(interleaved([plane[part] for plane in planes])[None])
@@ -211,7 +213,7 @@ class Expander:
         def wanted(part: Part) -> list[slice]:
             rows, columns = part
             seen = sdr[0, :, max(0, rows.start - distance) : rows.stop + distance, columns]
-            runs = reaching(seen.unbind(), white, GAP_BLOCKS * self.network.fold)
+            runs = reaching(seen.unbind(), white, band_height(self.network))
             return [slice(max(0, run.start - distance), min(run.stop + distance, seen.shape[-1])) for run in runs]
 
         return self.predict(sdr, wanted)
@@ -318,14 +320,13 @@ def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
     """The columns of a part's planes that reach `foot` anywhere, in runs that are over `gap` apart."""
     # by NumPy in one thread: waking others for so little costs more than they save
     highest = np.max([plane.numpy().max(axis=0) for plane in planes], axis=0)
-    columns = np.flatnonzero(highest >= foot).tolist()
-    runs: list[slice] = []
-    for column in columns:
-        if runs and column - runs[-1].stop <= gap:
-            runs[-1] = slice(runs[-1].start, column + 1)
-        else:
-            runs.append(slice(column, column + 1))
-    return runs
+    columns = np.flatnonzero(highest >= foot)
+    if not len(columns):
+        return []
+    ends = np.flatnonzero(np.diff(columns) > gap + 1)
+    starts = columns[np.append(0, ends + 1)].tolist()
+    stops = (columns[np.append(ends, -1)] + 1).tolist()
+    return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
 def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
@@ -339,6 +340,11 @@ def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
         else:
             columns += 1
     return whole_strides(-(-height // rows), -(-width // columns), network)
+
+
+def band_height(network: UNet) -> int:
+    """Height of the bands in which the decoder's finest level is computed, in pixels."""
+    return max(BAND_BLOCKS * network.fold, BAND_ROWS)
 
 
 def working_memory(config: Config, size: Sequence[int], tile: Sequence[int] | None, tile_pad: int | None) -> int:
@@ -414,7 +420,7 @@ def _inside(area: Part, size: Sequence[int]) -> Part:
 def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None) -> list[Part]:
     """The parts of a tile that need an answer."""
     rows, columns = _inside(tile, size)
-    step = BAND_BLOCKS * network.fold
+    step = band_height(network)
     bands = [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)]
     if wanted is None:
         return [(band, columns) for band in bands]
@@ -458,8 +464,27 @@ def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> T
         above, below = max(strip.start - network.fold, rows.start), min(strip.stop + network.fold, rows.stop)
         seen = _padded(picture, (slice(above, below), columns), size)
         first = (strip.start - above) // network.fold
-        strips.append(network.fine(seen)[:, :, first : first + (strip.stop - strip.start) // network.fold])
+        fine = network.fine(seen, clipping_areas(seen, network.fold))
+        strips.append(fine[:, :, first : first + (strip.stop - strip.start) // network.fold])
     return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
+
+
+def clipping_areas(sdr: Tensor, fold: int) -> list[Part] | None:
+    """Areas in blocks outside which nothing of a strip clips, for `UNet.fine`; None where it does not pay to know."""
+    _, channels, height, width = sdr.shape
+    if height * width < FEWEST_PIXELS:
+        return None
+    block, step = channels * fold, AREA_ROWS // fold
+    rows = sdr[0].permute(1, 2, 0).reshape(height, width * channels)
+    bands = [slice(top, min(top + step, height // fold)) for top in range(0, height // fold, step)]
+    areas = [
+        (band, slice(run.start // block, -(-run.stop // block)))
+        for band in bands
+        for run in reaching([rows[band.start * fold : band.stop * fold]], CLIPPED, AREA_GAP * channels)
+    ]
+    blocks = sum((band.stop - band.start) * (columns.stop - columns.start) for band, columns in areas)
+    cost = fold**2 * blocks + AREA_ROWS * AREA_GAP * len(areas)
+    return areas if 2 * cost < height * width else None
 
 
 def _finish(network: UNet, coarse: Tensor, fine: Tensor, part: Part, origin: tuple[int, int]) -> Tensor:

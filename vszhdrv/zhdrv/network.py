@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Head = Literal["ratio", "stops"]
+Part = tuple[slice, slice]
+"""Rows and columns of a picture."""
 
 CLIPPED = 254.5 / 255
 """Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
@@ -102,18 +104,32 @@ class UNet(nn.Module):
         fine = self.fine(x)
         return self.finish(self.coarse(fine), fine, lattice)
 
-    def fine(self, x: Tensor) -> Tensor:
-        """The finest level of the encoder: (batch, widths[0], height / fold, width / fold). Sees one block around."""
-        first = cast(nn.Conv2d, self.encoder[0])
-        x = _in_blocks(x, self.fold)
+    def fine(self, x: Tensor, clipping: Sequence[Part] | None = None) -> Tensor:
+        """The finest level of the encoder: (batch, widths[0], height / fold, width / fold). Sees one block around.
+
+        clipping: rows and columns of blocks outside which nothing clips, areas apart from one another, if known.
+        """
+        first, fold = cast(nn.Conv2d, self.encoder[0]), self.fold
+        blocks = _in_blocks(x, fold)
         if self.head == "ratio":
-            x = _convolved(x, first.weight, first.bias, self.fold)
-        else:  # one convolution over both inputs, side by side, costs a copy of them
-            clips = torch.ge(x, CLIPPED, out=torch.empty_like(x))
-            seen, told = first.weight.chunk(2, dim=1)
-            of_told = _convolved(clips.sub_(0.5), told, None, self.fold)
-            x = _convolved(x - 0.5, seen, first.bias, self.fold).add_(of_told)
-        return F.relu(x, inplace=True)
+            return F.relu(_convolved(blocks, first.weight, first.bias, fold), inplace=True)
+        # one convolution over both inputs, side by side, costs a copy of them
+        seen, told = first.weight.chunk(2, dim=1)
+        y = _convolved(blocks - 0.5, seen, first.bias, fold)
+        if clipping is None:
+            y.add_(_convolved(_clips(blocks).sub_(0.5), told, None, fold))
+        else:  # what is told of nothing that clips, and what more of areas that do
+            nothing = torch.full_like(y[:, :1], -0.5)
+            y.add_(F.conv2d(nothing, told.sum(1, keepdim=True), padding=1))
+            for rows, columns in clipping:
+                area = x[..., rows.start * fold : rows.stop * fold, columns.start * fold : columns.stop * fold]
+                more = _convolved(_in_blocks(_clips(area), fold), told, None, fold, padding=2)
+                # it has a block more on every side, even beyond the picture
+                above, before = int(rows.start == 0), int(columns.start == 0)
+                around = y[..., rows.start - 1 + above : rows.stop + 1, columns.start - 1 + before : columns.stop + 1]
+                height, width = around.shape[-2:]
+                around.add_(more[..., above : above + height, before : before + width])
+        return F.relu(y, inplace=True)
 
     def coarse(self, fine: Tensor) -> Tensor:
         """All other levels, up to the last upsampling: half as high and wide as `fine`, as many channels."""
@@ -163,20 +179,25 @@ def _in_blocks(x: Tensor, fold: int) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def _convolved(blocks: Tensor, weight: Tensor, bias: Tensor | None, fold: int) -> Tensor:
-    """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=1) for `_in_blocks(x, fold)`, in less time.
+def _clips(x: Tensor) -> Tensor:
+    """1 where a value clips, else 0."""
+    return torch.ge(x, CLIPPED, out=torch.empty_like(x))
+
+
+def _convolved(blocks: Tensor, weight: Tensor, bias: Tensor | None, fold: int, padding: int = 1) -> Tensor:
+    """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=padding) for `_in_blocks(x, fold)`, in less time.
 
     A 3x3 convolution of blocks is one of 3 fold x 3 of their rows, in steps of a block.
     """
     if fold == 1:
-        return F.conv2d(blocks, weight, bias, padding=1)
+        return F.conv2d(blocks, weight, bias, padding=padding)
     channels = weight.shape[1] // fold**2
     kernel = weight.reshape(-1, channels, fold, fold, 3, 3)  # out, channel, down, across, rows, columns
     if fold >= LARGE_FOLD:
         kernel, step = kernel.permute(0, 2, 3, 1, 4, 5).flatten(1, 3), 1
     else:
         kernel, step = kernel.permute(0, 3, 1, 4, 2, 5).flatten(1, 2).flatten(2, 3), fold
-    return F.conv2d(blocks, _channels_last(kernel), bias, stride=(step, 1), padding=(step, 1))
+    return F.conv2d(blocks, _channels_last(kernel), bias, stride=(step, 1), padding=(step * padding, padding))
 
 
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
