@@ -38,8 +38,8 @@ more costs about as much as these pixels."""
 FEWEST_PIXELS = 2**18
 """In strips of less than this, to know the areas costs more than is spared."""
 BAND_BLOCKS, BAND_ROWS = 32, 128
-"""The decoder's finest level is computed in bands as high as so many blocks and pixels. What needs no answer between
-columns that do is computed all the same where it is no wider than that."""
+"""The decoder's finest level is computed in bands as high as so many blocks, an even number, and pixels. What needs no
+answer between columns that do is computed all the same where it is no wider than that."""
 
 LEVEL_COPIES = 6
 """What the network takes for a tile is at most so many times its finest level (in float32), ..."""
@@ -321,12 +321,8 @@ def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
     # by NumPy in one thread: waking others for so little costs more than they save
     highest = np.max([plane.numpy().max(axis=0) for plane in planes], axis=0)
     columns = np.flatnonzero(highest >= foot)
-    if not len(columns):
-        return []
-    ends = np.flatnonzero(np.diff(columns) > gap + 1)
-    starts = columns[np.append(0, ends + 1)].tolist()
-    stops = (columns[np.append(ends, -1)] + 1).tolist()
-    return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > gap + 1) + 1)
+    return [slice(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
 
 
 def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
@@ -474,7 +470,7 @@ def clipping_areas(sdr: Tensor, fold: int) -> list[Part] | None:
     _, channels, height, width = sdr.shape
     if height * width < FEWEST_PIXELS:
         return None
-    block, step = channels * fold, AREA_ROWS // fold
+    block, step = channels * fold, max(1, AREA_ROWS // fold)
     rows = sdr[0].permute(1, 2, 0).reshape(height, width * channels)
     bands = [slice(top, min(top + step, height // fold)) for top in range(0, height // fold, step)]
     areas = [

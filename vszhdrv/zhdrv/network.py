@@ -109,27 +109,33 @@ class UNet(nn.Module):
 
         clipping: rows and columns of blocks outside which nothing clips, areas apart from one another, if known.
         """
-        first, fold = cast(nn.Conv2d, self.encoder[0]), self.fold
-        blocks = _in_blocks(x, fold)
+        first = cast(nn.Conv2d, self.encoder[0])
+        blocks = _in_blocks(x, self.fold)
         if self.head == "ratio":
-            return F.relu(_convolved(blocks, first.weight, first.bias, fold), inplace=True)
-        # one convolution over both inputs, side by side, costs a copy of them
-        seen, told = first.weight.chunk(2, dim=1)
-        y = _convolved(blocks - 0.5, seen, first.bias, fold)
-        if clipping is None:
-            y.add_(_convolved(_clips(blocks).sub_(0.5), told, None, fold))
-        else:  # what is told of nothing that clips, and what more of areas that do
-            nothing = torch.full_like(y[:, :1], -0.5)
-            y.add_(F.conv2d(nothing, told.sum(1, keepdim=True), padding=1))
-            for rows, columns in clipping:
-                area = x[..., rows.start * fold : rows.stop * fold, columns.start * fold : columns.stop * fold]
-                more = _convolved(_in_blocks(_clips(area), fold), told, None, fold, padding=2)
-                # it has a block more on every side, even beyond the picture
-                above, before = int(rows.start == 0), int(columns.start == 0)
-                around = y[..., rows.start - 1 + above : rows.stop + 1, columns.start - 1 + before : columns.stop + 1]
-                height, width = around.shape[-2:]
-                around.add_(more[..., above : above + height, before : before + width])
+            y = _convolved(blocks, first.weight, first.bias, self.fold)
+        else:  # one convolution over both inputs, side by side, costs a copy of them
+            seen, told = first.weight.chunk(2, dim=1)
+            if clipping is None:
+                of_told = _convolved(_clips(blocks).sub_(0.5), told, None, self.fold)
+            else:
+                of_told = self._of_areas(x, told, clipping)
+            y = _convolved(blocks - 0.5, seen, first.bias, self.fold).add_(of_told)
         return F.relu(y, inplace=True)
+
+    def _of_areas(self, x: Tensor, told: Tensor, clipping: Sequence[Part]) -> Tensor:
+        """What the weights `told` make of which values clip, -0.5 and 0.5: all are -0.5, and in some areas 1 more."""
+        fold = self.fold
+        size = len(x), x.shape[-2] // fold, x.shape[-1] // fold, 1
+        everywhere = x.new_full(size, -0.5).permute(0, 3, 1, 2)  # a single channel, in channels-last memory
+        y = F.conv2d(everywhere, told.sum(1, keepdim=True), padding=1)
+        for rows, columns in clipping:
+            area = x[..., rows.start * fold : rows.stop * fold, columns.start * fold : columns.stop * fold]
+            more = _convolved(_in_blocks(_clips(area), fold), told, None, fold, padding=2)
+            # it has a block more on every side, even beyond the picture
+            above, before = int(rows.start == 0), int(columns.start == 0)
+            around = y[..., rows.start - 1 + above : rows.stop + 1, columns.start - 1 + before : columns.stop + 1]
+            around.add_(more[..., above : above + around.shape[-2], before : before + around.shape[-1]])
+        return y
 
     def coarse(self, fine: Tensor) -> Tensor:
         """All other levels, up to the last upsampling: half as high and wide as `fine`, as many channels."""
