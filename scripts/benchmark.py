@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -557,8 +558,12 @@ def load(options: argparse.Namespace) -> list[Row]:
             "print(time.perf_counter() - t, 'torch' in sys.modules)\n"
         )
 
+        # as at a user's second start: Python keeps what it has compiled
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(folder) / "python")}
+
         def run(code: str) -> list[str]:
-            out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+            command = [sys.executable, "-c", code]
+            out = subprocess.run(command, capture_output=True, check=True, text=True, env=environment)
             return out.stdout.split()
 
         loads, calls = [], []
