@@ -22,6 +22,7 @@ from vszhdrv.zhdrv.expansion import (
     reaching,
     show,
 )
+from vszhdrv.zhdrv.hardware import Precision
 from vszhdrv.zhdrv.network import CLIPPED, UNet, new_network
 from vszhdrv.zhdrv.training import answer
 
@@ -280,6 +281,23 @@ def test_only_what_clips_is_computed_and_as_in_the_whole_frame(
     exposed = linear < 0.9
     assert torch.equal(hdr[exposed], linear[exposed])
     assert places == [] or (hdr[~exposed] > linear[~exposed]).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("tile", [None, (256, 448)])
+def test_threads_that_share_a_frame_make_that_of_one(
+    precision: Precision,
+    tile: tuple[int, int] | None,
+    set_threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(expansion, "STRIP_VALUES", 2**18)
+    config = replace(Config.from_preset("fast"), fold=4)
+    expand = Expander(new_network(config.widths, config.head, config.fold, 0), config, CPU, precision, tile)
+    linear = highlights(431, 877, [(0, 0), (200, 300), (204, 700), (420, 800)])[None]
+    alone = expand(linear)
+    set_threads(3)
+    assert torch.equal(expand(linear), alone)
 
 
 @pytest.mark.parametrize("places", [[(0, 0)], [(250, 1014)], [(40, 10), (70, 800), (100, 100), (101, 600)], []])

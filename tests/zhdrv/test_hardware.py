@@ -206,6 +206,32 @@ def test_one_lane_is_the_thread_itself(device: str, most: int) -> None:
         ]
 
 
+def test_a_lane_is_shared_out_among_parts_side_by_side(set_threads: Callable[[int], None]) -> None:
+    set_threads(5)
+    both = threading.Barrier(2, timeout=10)
+
+    def work(part: int) -> tuple[int, int, bool, bool]:
+        both.wait()  # broken unless two are in here
+        return part, torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+
+    assert hardware.side_by_side(work, [7, 5]) == [(7, 2, False, False), (5, 2, False, False)]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert hardware.side_by_side(work, [7, 5]) == [(7, 2, True, True), (5, 2, True, True)]
+    assert hardware.side_by_side(lambda _: torch.get_num_threads(), range(9)) == [1] * 9
+    with pytest.raises(ZeroDivisionError):
+        hardware.side_by_side(lambda part: 1 / part, [1, 0])
+    assert torch.get_num_threads() == 5
+
+
+@pytest.mark.parametrize(("threads", "parts"), [(1, [2, 1]), (4, [2]), (4, [])])
+def test_one_thread_or_one_part_has_no_other_beside_it(
+    threads: int, parts: list[int], set_threads: Callable[[int], None]
+) -> None:
+    set_threads(threads)
+    here = threading.current_thread()
+    assert hardware.side_by_side(lambda part: (part, threading.current_thread()), parts) == [(k, here) for k in parts]
+
+
 def test_a_lane_has_its_own_number_of_threads_and_leaves_those_of_others_alone(
     set_threads: Callable[[int], None],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from . import camera
 from .config import STEP_STOPS, Config
-from .hardware import Precision, has_streams, is_out_of_memory, wait
+from .hardware import Precision, has_streams, is_out_of_memory, side_by_side, wait
 from .losses import EPSILON
 from .network import CLIPPED, Part, UNet, for_autocast
 from .overlays import Overlays
@@ -185,11 +186,15 @@ class Expander:
         answers = self._answers(
             picture, planes[0].shape, lambda part: reaching([plane[part] for plane in planes], foot, gap)
         )
-        for part, stops in answers:
+
+        def write(answer: Answer) -> None:
+            part, stops = answer
             source = torch.stack([plane[part] for plane in planes])
             hdr = lifted(source, self.encoded(source), stops[0], self.ramp, self.grey)
             for plane, bright in zip(planes, hdr, strict=True):
                 plane[part] = bright
+
+        side_by_side(write, answers)
 
     @property
     def foot(self) -> float:
@@ -382,8 +387,8 @@ def evaluate(
         rows, columns = area = _seen_by(network, here, parts, size, tile_pad)
         fine = _fine(network, picture, area, size)
         coarse = network.coarse(fine)
-        for part in parts:
-            yield part, _finish(network, coarse, fine, part, (rows.start, columns.start))
+        finish = partial(_finish, network, coarse, fine, (rows.start, columns.start))
+        yield from zip(parts, side_by_side(finish, parts), strict=True)
 
 
 def evaluate_at_once(
@@ -418,12 +423,13 @@ def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None
     rows, columns = _inside(tile, size)
     step = band_height(network)
     bands = [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)]
+    whole = [(band, columns) for band in bands]
     if wanted is None:
-        return [(band, columns) for band in bands]
+        return whole
     return [
         (band, slice(columns.start + run.start, columns.start + run.stop))
-        for band in bands
-        for run in wanted((band, columns))
+        for band, runs in zip(bands, side_by_side(wanted, whole), strict=True)
+        for run in runs
     ]
 
 
@@ -455,13 +461,15 @@ def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> T
     """The encoder's finest level over an area of whole strides."""
     rows, columns = area
     step = max(STRIP_BLOCKS, STRIP_VALUES // (6 * network.fold * (columns.stop - columns.start))) * network.fold
-    strips = []
-    for strip in (slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)):
+
+    def of(strip: slice) -> Tensor:
         above, below = max(strip.start - network.fold, rows.start), min(strip.stop + network.fold, rows.stop)
         seen = _padded(picture, (slice(above, below), columns), size)
         first = (strip.start - above) // network.fold
         fine = network.fine(seen, clipping_areas(seen, network.fold))
-        strips.append(fine[:, :, first : first + (strip.stop - strip.start) // network.fold])
+        return fine[:, :, first : first + (strip.stop - strip.start) // network.fold]
+
+    strips = side_by_side(of, [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)])
     return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
 
 
@@ -483,7 +491,7 @@ def clipping_areas(sdr: Tensor, fold: int) -> list[Part] | None:
     return areas if 2 * cost < height * width else None
 
 
-def _finish(network: UNet, coarse: Tensor, fine: Tensor, part: Part, origin: tuple[int, int]) -> Tensor:
+def _finish(network: UNet, coarse: Tensor, fine: Tensor, origin: tuple[int, int], part: Part) -> Tensor:
     """The answer for a part of the frame, from levels that begin at `origin`."""
     block = 2 * network.fold  # of a pixel of `coarse`, which sees one more around
     cuts = []
