@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import subprocess
+import time
 import zlib
 from fractions import Fraction
 from itertools import pairwise
@@ -151,6 +154,22 @@ def test_real_video_opens_and_nothing_lies_beside_it(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == [source]
 
 
+def test_a_video_of_one_frame_opens(tmp_path: Path) -> None:
+    """Of which BestSource returns no list of times."""
+    source = tmp_path / "a.y4m"
+    source.write_bytes(b"YUV4MPEG2 W32 H16 F25:1 Ip A1:1 C420\nFRAME\n" + bytes([126]) * (32 * 16 * 3 // 2))
+    clip, _ = open_clip(source, still=True)
+    assert (clip.num_frames, clip.fps) == (1, 25)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_alpha_of_a_video_is_dropped_with_a_word(tmp_path: Path) -> None:
+    source = tmp_path / "a.mov"
+    make = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=red@0.5:s=64x32:d=0.2,format=rgba"]
+    subprocess.run([*make, "-c:v", "prores_ks", "-pix_fmt", "yuva444p10le", source], check=True)
+    assert open_clip(source)[1] == ["a.mov has an alpha channel, which is dropped"]
+
+
 def matroska_of(path: Path, starts: list[Fraction]) -> Path:
     """A video of black frames that are shown at these times, the last for as long as the one before."""
     stream = matroska.header(matroska.Track(32, 16, Fraction(1), 16, None, None))
@@ -221,7 +240,9 @@ def test_source_filters_by_preference_and_their_index(
 ) -> None:
     filters = {name: Recorder() for name in loaded}
     core = SimpleNamespace(
-        **{name: SimpleNamespace(Source=f, VideoSource=f, LWLibavSource=f) for name, f in filters.items()}
+        **{name: SimpleNamespace(Source=f, VideoSource=f, LWLibavSource=f) for name, f in filters.items()},
+        add_log_handler=lambda handler: None,
+        remove_log_handler=lambda handle: None,
     )
     monkeypatch.setattr(vs, "core", core)
     source, index = tmp_path / "a.mov", tmp_path / "cache" / "index"
@@ -275,8 +296,11 @@ def test_a_camera_held_upright(rotation: int, turns: int) -> None:
         assert np.array_equal(turned[0], np.rot90(np.asarray(lying[0]), turns))
         assert turned.props["Rotation"] == 0
         assert turned.props["_SARNum"] / turned.props["_SARDen"] == (3 / 4 if turns % 2 else 4 / 3)
-    with sources.upright(clip.std.SetFrameProps(FlipVertical=1)).get_frame(0) as turned, clip.get_frame(0) as lying:
-        assert np.array_equal(turned[0], np.rot90(np.asarray(lying[0])[::-1], turns))
+    upside_down, mirrored = np.s_[::-1], np.s_[:, ::-1]
+    for props, flip in (({"FlipVertical": 1}, upside_down), ({"Flip": -1}, upside_down), ({"Flip": 1}, mirrored)):
+        with sources.upright(clip.std.SetFrameProps(**props)).get_frame(0) as turned, clip.get_frame(0) as lying:
+            assert np.array_equal(turned[0], np.rot90(np.asarray(lying[0])[flip], turns))
+            assert not any(turned.props[name] for name in ("Rotation", *props))
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -324,6 +348,18 @@ def test_two_versions_of_a_file_have_two_indexes(tmp_path: Path) -> None:
 def test_opening_a_video_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     open_clip(Path(__file__).parents[1] / "examples" / "room.mp4", still=False, fps=None, index=None)
     assert capfd.readouterr() == ("", "")
+
+
+def test_how_far_an_index_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "INDEX_SECONDS", 0.05)
+    said: list[str] = []
+    with sources.index_told(Path("film.mkv"), said.append):
+        for share in (0, 40, 41):
+            vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, f"VideoSource track #0 index progress {share}%")
+            if not share:
+                time.sleep(0.1)  # at once, nothing is worth telling
+    vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, "VideoSource track #0 index progress 99%")
+    assert said == ["film.mkv is read for its index: 40 %"]
 
 
 def test_all_other_lines_are_said_after_all(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -27,6 +28,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DEFAULT_FPS = Fraction(24)
 START = "ZhdrvStart"
 """Frame property: when the clip's first frame is shown, in seconds of the file's own time."""
+INDEX_SECONDS = 10.0
+"""How often it is told how far an index is."""
 UNKNOWN_TIME = -(2**63)
 """ffmpeg's AV_NOPTS_VALUE."""
 
@@ -65,6 +68,9 @@ def open_clip(
         clip = read_video(source, index, say)
     except Error as error:
         raise RuntimeError(f"INPUT {source} has no video that can be opened: {error}") from None
+    with clip.get_frame(0) as frame:
+        if "_Alpha" in frame.props:
+            say(f"{source.name} has an alpha channel, which is dropped")
     return upright(shaped_by_container(clip, source))
 
 
@@ -101,17 +107,17 @@ def read_video(source: Path, index: Path | None, say: Callable[[str], None]) -> 
     from vapoursynth import Error
 
     if index is None:
-        return first_track(source, None)
+        return first_track(source, None, say)
     try:
         index.mkdir(parents=True, exist_ok=True)
-        return first_track(source, index)
+        return first_track(source, index, say)
     except (OSError, Error) as error:  # the folder is read-only or full, or there is something wrong with the file
-        clip = first_track(source, None)
+        clip = first_track(source, None, say)
         say(f"the index of {source} can't be kept in {index} and is made each time: {error}")
         return clip
 
 
-def first_track(source: Path, index: Path | None) -> vs.VideoNode:
+def first_track(source: Path, index: Path | None, say: Callable[[str], None]) -> vs.VideoNode:
     """The clip by FFMS2 if it is installed, else BestSource, else L-SMASH Works."""
     import vapoursynth as vs
     from vapoursynth import core
@@ -128,35 +134,65 @@ def first_track(source: Path, index: Path | None) -> vs.VideoNode:
         wanted = {"apply_rotation": 0, "exporttimestamps": 1}
         known = {name: value for name, value in wanted.items() if name in core.bs.VideoSource.signature}
         # It declares no such results, of which VapourSynth warns on standard error, whoever listens to its log.
-        with without_lines("VideoSource: no return value(s) named"):
+        with index_told(source, say), without_lines("VideoSource: no return value(s) named"):
             found = core.bs.VideoSource(path, **kept, **known)
         if isinstance(found, vs.VideoNode):
             return found
-        return timed(found["clip"], found["timestamps"], Fraction(found["timebasenum"], found["timebaseden"]))
+        timestamps = found["timestamps"]  # of one frame: a number
+        timestamps = [timestamps] if isinstance(timestamps, int) else timestamps
+        return timed(found["clip"], timestamps, Fraction(found["timebasenum"], found["timebaseden"]))
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
     raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
 
 
 @contextmanager
+def index_told(source: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """How far the index is that BestSource makes meanwhile, now and then: of a film that takes minutes."""
+    from vapoursynth import core
+
+    told = time.monotonic()
+
+    def handler(_kind: int, text: str) -> None:
+        nonlocal told
+        found = re.search(r"index progress (\d+)(%|MB)", text)
+        if found and time.monotonic() >= told + INDEX_SECONDS:
+            told = time.monotonic()
+            say(f"{source} is read for its index: {found[1]} {found[2]}")
+
+    handle = core.add_log_handler(handler)
+    try:
+        yield
+    finally:
+        core.remove_log_handler(handle)
+
+
+@contextmanager
 def without_lines(beginning: str) -> Iterator[None]:
-    """Of what native code says on standard error meanwhile, lines that begin so are left out; the rest comes after."""
+    """Of what is said on standard error meanwhile, by native code too, lines that begin so are left out."""
     try:
         kept = os.dup(2)
     except OSError:  # it is closed
         yield
         return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            held.seek(0)
-            for line in held:
+    reading, writing = os.pipe()
+
+    def pass_on() -> None:
+        with os.fdopen(reading, "rb") as lines:
+            for line in lines:
                 if not line.startswith(beginning.encode()):
-                    os.write(2, line)
+                    os.write(kept, line)
+
+    passing = threading.Thread(target=pass_on)
+    passing.start()
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)  # the pipe has no other end now
+        passing.join()
+        os.close(kept)
 
 
 def timed(clip: vs.VideoNode, timestamps: Sequence[int], unit: Fraction) -> vs.VideoNode:
@@ -205,25 +241,27 @@ def shaped_by_container(clip: vs.VideoNode, source: Path) -> vs.VideoNode:
 
 
 def upright(clip: vs.VideoNode) -> vs.VideoNode:
-    """The clip as a viewer sees it: turned by its first frame's `Rotation` (degrees, clockwise), by quarters, after
-    `FlipVertical`.
+    """The clip as a viewer sees it: mirrored by its first frame's `FlipVertical` (BestSource's) or `Flip` (FFMS2's: 1
+    left and right, -1 top and bottom), then turned by quarters by its `Rotation` (degrees, clockwise).
 
-    By these properties FFMS2 and BestSource leave to others what the file says about the camera's position.
+    By these properties they leave to others what the file says about the camera's position.
     """
     with clip.get_frame(0) as frame:
-        rotation, flipped = frame.props.get("Rotation", 0), frame.props.get("FlipVertical", 0)
+        rotation, flip = frame.props.get("Rotation", 0), frame.props.get("Flip", 0)
+        upside_down = frame.props.get("FlipVertical", 0) or flip < 0
         width, height = frame.props.get("_SARNum", 1), frame.props.get("_SARDen", 1)
-    if (flipped or rotation) and clip.format and (clip.format.subsampling_w or clip.format.subsampling_h):
+    mirrored = upside_down or flip
+    if (mirrored or rotation) and clip.format and (clip.format.subsampling_w or clip.format.subsampling_h):
         # chroma is sited at the left, or top left: turned, at places that have no name
         clip = clip.resize.Bicubic(format=clip.format.replace(subsampling_w=0, subsampling_h=0).id)
-    if flipped:
-        clip = clip.std.FlipVertical()
+    if mirrored:
+        clip = clip.std.FlipVertical() if upside_down else clip.std.FlipHorizontal()
     if rotation == 180:
         clip = clip.std.Turn180()
     elif rotation in (90, 270):
         clip = clip.std.Transpose().std.SetFrameProps(_SARNum=height, _SARDen=width)
         clip = clip.std.FlipHorizontal() if rotation == 90 else clip.std.FlipVertical()
-    return clip.std.SetFrameProps(Rotation=0, FlipVertical=0) if flipped or rotation else clip
+    return clip.std.SetFrameProps(Rotation=0, Flip=0, FlipVertical=0) if mirrored or rotation else clip
 
 
 def index_name(source: Path) -> str:
