@@ -452,6 +452,14 @@ def test_ffmpeg_is_missing_or_lacks_something(
         (["--out", "o.mkv", "--runs", "r"], "--runs is for a run folder"),
         (["--out", "o.mkv", "--compression", "piz"], "--compression is for a run folder"),
         (["--peak", "100"], "peak must be 0 or over white"),
+        # told before the file is opened, which takes minutes for a long one, and would fail here
+        (["--tile", "500x500"], "tile must be width and height, each a multiple of 64"),
+        (["--tile_pad", "-1"], "tile_pad must be 0 or more pixels"),
+        (["--num_streams", "65"], "num_streams must be from 1 to 64"),
+        (["--device", "abacus"], "device must be auto or one of those here"),
+        (["--matrix_in", "bt709"], "matrix_in must be one of rgb (0), 709 (1)"),
+        (["--transfer_in", "linear2"], "transfer_in must be one of 709 (1)"),
+        (["--range_in", "tv"], "range_in must be one of limited (0), full (1)"),
     ],
 )
 def test_bad_arguments(

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .plugin.functions import expand, mask, train, version, write_exr
-    from .plugin.learning import Event, Job, prepare
+    from .plugin.learning import Event, Job, check_options, prepare
     from .zhdrv.config import Config
 
-__all__ = ["Config", "Event", "Job", "expand", "mask", "prepare", "train", "version", "write_exr"]
+__all__ = ["Config", "Event", "Job", "check_options", "expand", "mask", "prepare", "train", "version", "write_exr"]
 __version__ = "0.1.0"
 
 _MODULES = {
     "Config": ".zhdrv.config",
     "Event": ".plugin.learning",
     "Job": ".plugin.learning",
+    "check_options": ".plugin.learning",
     "expand": ".plugin.functions",
     "mask": ".plugin.functions",
     "prepare": ".plugin.learning",

@@ -113,7 +113,7 @@ def failures() -> tuple[type[Exception], ...]:
     """What a person can do something about. Anything else is a mistake of ours and keeps its traceback."""
     from vapoursynth import Error
 
-    return (Error, OSError, RuntimeError)
+    return (Error, OSError, RuntimeError, MemoryError)
 
 
 def sentence(error: Exception) -> str:
@@ -196,12 +196,13 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
 
     What is wrong with the arguments is to be told before: opening may take long.
     """
+    import vszhdrv
     from vszhdrv import sources, store
 
     folder = store.folder(arguments.cache)
-    learning = given(arguments, (*COLOUR, "train_range", *COMPUTING))
-    devices = {"device": arguments.device, "precision": arguments.precision}
-    options = {**settings_of(arguments), **learning, **devices}
+    checked = {"device": arguments.device, "precision": arguments.precision, **given(arguments, (*COLOUR, *COMPUTING))}
+    vszhdrv.check_options(**checked)
+    options = {**settings_of(arguments), **given(arguments, ("train_range",)), **checked}
     clip = sources.open_clip(
         arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say
     )
@@ -236,6 +237,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
         "peak": look.peak,
         "strength": look.strength,
         **job.computing.traces,
+        "version": vszhdrv.__version__,
     }
     identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **what}
     run = runs.run_folder(folder, name, job.config, identity)
@@ -263,7 +265,6 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
             "device": arguments.device,
             "key": identity["key"],
             **what,
-            "version": vszhdrv.__version__,
         }
     )
     learn(job, run, team)
@@ -379,7 +380,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     look = video.Look(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
     overwrite = bool(arguments.overwrite)
     targets.check_output("--out", arguments.out, arguments.input, video.CONTAINERS, overwrite=overwrite)
-    video.check_audio(video.find_programs(), arguments.input, arguments.out)
+    video.check_audio(video.find_programs(), arguments.input, arguments.out, say)
 
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
@@ -395,7 +396,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     light = None if look.hlg else measured(job, look, signal, pixels, folder, held)
     if light is not None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
-    content = video.Content(video.Timing.of(durations, Fraction(clip.fps)), light, job.colour.primaries)
+    content = video.Content.of(clip, durations, light, job.colour.primaries)
     written = video.write(signal, held, look, content, arguments.input, arguments.out)
     with closing(written) as frames, Meters(say, LINE_SECONDS) as meters:
         for done in frames:

@@ -307,11 +307,13 @@ def durations(source: vs.VideoNode, take: Callable[[NDArray[Any]], None] | None 
 class Beside:
     """What a source file has beside its pictures.
 
-    audio: whether there is any. delay: the seconds by which its first picture is later than its first stream begins,
-    which is where ffmpeg counts from.
+    audio: numbers of the streams of audio that ffmpeg knows. unknown: those of others, such as the spatial audio that
+    phones record beside a stream of stereo, which ffmpeg copies into no file. delay: the seconds by which the first
+    picture is later than the first stream begins, which is where ffmpeg counts from.
     """
 
-    audio: bool
+    audio: list[int]
+    unknown: list[int]
     delay: Fraction
 
 
@@ -321,7 +323,8 @@ def beside(programs: Programs, source: Path, first: float | None = None) -> Besi
     Raises RuntimeError where ffprobe can't read `source`.
     """
     command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
-    probed = captured([*command, "stream=codec_type,start_time:format=start_time", str(source.resolve())])
+    entries = "stream=index,codec_type,codec_name,start_time:format=start_time"
+    probed = captured([*command, entries, str(source.resolve())])
     if probed.returncode:
         raise RuntimeError(f"ffprobe can't read {source}: {probed.stderr.strip()}")
     found = json.loads(probed.stdout)
@@ -329,23 +332,38 @@ def beside(programs: Programs, source: Path, first: float | None = None) -> Besi
     starts = {stream.get("codec_type"): stream.get("start_time") for stream in reversed(found["streams"])}
     begin = Fraction(found["format"].get("start_time") or 0)
     start = Fraction(starts.get("video") or begin) if first is None else Fraction(f"{first:.6f}")
-    return Beside("audio" in starts, max(start - begin, Fraction(0)))
+    audio: dict[bool, list[int]] = {True: [], False: []}
+    for stream in found["streams"]:
+        if stream.get("codec_type") == "audio":
+            audio[stream.get("codec_name", "unknown") != "unknown"].append(stream["index"])
+    return Beside(audio[True], audio[False], max(start - begin, Fraction(0)))
 
 
-def check_audio(programs: Programs, source: Path, target: Path) -> None:
+def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[str], None]) -> None:
     """Raises ValueError, one sentence, where `target`'s container can't hold the audio of `source`, if it has any.
 
     By a copy of its beginning to nowhere: ffmpeg itself would say so only when all frames are learned and measured.
+    `say` gets a sentence for each stream that nobody could copy.
     """
-    if not (is_video(source) and beside(programs, source).audio):
+    if not is_video(source):
+        return
+    found = beside(programs, source)
+    for stream in found.unknown:
+        say(f"stream {stream} of {source} is left out: audio of a kind that ffmpeg does not know")
+    if not found.audio:
         return
     read = [programs.ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-i", str(source.resolve())]
-    copied = ["-map", "0:a", "-frames:a", "1", *container(target), "-y", os.devnull]
+    copied = [*mapped(found.audio, 0), "-frames:a", "1", *container(target), "-y", os.devnull]
     tried = captured([*read, *copied])
     if tried.returncode:
         why = re.sub(r"^\[.*?\] ", "", (tried.stderr.strip().splitlines() or ["it says nothing"])[0])
         other = "" if target.suffix.lower() == ".mkv" else "; .mkv holds more kinds"
         raise ValueError(f"--out {target} can't hold the audio of {source}, ffmpeg says: {why}{other}")
+
+
+def mapped(streams: list[int], source: int) -> list[str]:
+    """ffmpeg's options for taking these streams of its input `source`."""
+    return [word for stream in streams for word in ("-map", f"{source}:{stream}")]
 
 
 # The file
@@ -354,17 +372,31 @@ def check_audio(programs: Programs, source: Path, target: Path) -> None:
 @dataclass(frozen=True)
 class Content:
     """What a file says about its frames: when they are shown, for HDR10 their light, and the source's primaries
-    (ITU-T H.273), which tell a mastering display that had all of its colours."""
+    (ITU-T H.273), which tell a mastering display that had all of its colours.
+
+    aspect: a pixel's width by its height. start: when the first frame is shown, as `start_of` has it.
+    """
 
     timing: Timing
     levels: light.ClipLight | None
     primaries: int
+    aspect: Fraction = Fraction(1)
+    start: float | None = None
+
+    @classmethod
+    def of(
+        cls, source: vs.VideoNode, durations: list[Fraction], levels: light.ClipLight | None, primaries: int
+    ) -> Self:
+        """The same of the source, whose first frame costs nothing: that of the expansion may be held already."""
+        with source.get_frame(0) as frame:
+            aspect, start = fraction(frame.props, "_SAR") or Fraction(1), start_of(frame.props)
+        return cls(Timing.of(durations, Fraction(source.fps)), levels, primaries, aspect, start)
 
 
 def write(
     clip: vs.VideoNode, held: dict[int, Picture], look: Look, content: Content, source: Path, target: Path
 ) -> Generator[int]:
-    """Encode a clip that `signal` returned to `target`, with what `source` has of audio, title and chapters.
+    """Encode a clip that `signal` returned to `target`, with what the file `source` has of audio, title and chapters.
 
     Yields how many frames are written.
 
@@ -378,18 +410,16 @@ def write(
     mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, look.peak)
     times = content.timing
     transfer = 18 if look.hlg else 16
-    with clip.get_frame(0) as frame:
-        aspect = fraction(frame.props, "_SAR") or Fraction(1)
-        first = start_of(frame.props)
-    track = matroska.Track(clip.width, clip.height, aspect, transfer, times.constant, mastering)
+    track = matroska.Track(clip.width, clip.height, content.aspect, transfer, times.constant, mastering)
     # from frames of 16683333 ns alone, ffmpeg takes 60000/1001 frames a second for 19001/317
     constant = [] if times.constant is None else ["-r", str(1 / times.constant)]
     command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y"]
     delay = Fraction(0)
     if is_video(source):  # first, because title and chapters are taken from the first input
-        delay = beside(programs, source, first).delay
+        found = beside(programs, source, content.start)
+        delay = found.delay
         command += ["-i", str(source.resolve()), *constant, *PIPE]
-        command += ["-map", "1:v", "-map", "0:a?"]
+        command += ["-map", "1:v", *mapped(found.audio, 0)]
     else:
         command += [*constant, *PIPE, "-map", "0:v"]
     unit = times.unit(delay)

@@ -380,6 +380,20 @@ def test_sound_that_the_container_can_not_hold(
     assert target.read_text() == "an earlier film" and not leftovers(media)
 
 
+def test_sound_that_nobody_knows_is_left_out_with_a_word(
+    source: Path, media: Path, zhdrv: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As phones record spatial audio beside stereo, with a codec that has no name in ffmpeg."""
+    phone = media / "phone.mp4"
+    ffmpeg("-i", source, "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c", "copy", phone)
+    before, stereo, spatial = phone.read_bytes().split(b"mp4a")
+    phone.write_bytes(before + b"mp4a" + stereo + b"apac" + spatial.replace(b"esds", b"dapa"))
+    assert zhdrv(phone, "--out", media / "phone_out.mp4") == 0
+    assert f"stream 2 of {phone} is left out: audio of a kind that ffmpeg does not know" in capsys.readouterr().err
+    found = probe(media / "phone_out.mp4", "-show_streams")["streams"]
+    assert [stream["codec_name"] for stream in found] == ["hevc", "aac"]
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGHUP])
 def test_a_whole_process_and_ctrl_c(source: Path, media: Path, tmp_path: Path, stop: signal.Signals) -> None:
     """Interrupted, or its terminal closed, while ffmpeg runs: soon over, no file, no process left.

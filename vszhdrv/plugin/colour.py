@@ -106,6 +106,15 @@ def _interlaced(field_order: int) -> str:
     )
 
 
+def check_names(
+    *, matrix_in: str | int | None = None, transfer_in: str | int | None = None, range_in: str | int | None = None
+) -> None:
+    """Raises ValueError where `resolve_colour` would not know one of these, whatever the clip."""
+    _code("matrix_in", matrix_in, MATRICES)
+    _code("transfer_in", None if transfer_in == CAMERA else transfer_in, TRANSFERS)
+    _code("range_in", range_in, RANGES)
+
+
 def resolve_colour(
     clip: vs.VideoNode,
     *,

@@ -21,12 +21,22 @@ import numpy as np
 import numpy.typing as npt
 import vapoursynth as vs
 
-from .colour import Colour, as_data, check_clip, check_linear, linear_primaries, resolve_colour, to_encoded, to_linear
+from .colour import (
+    Colour,
+    as_data,
+    check_clip,
+    check_linear,
+    check_names,
+    linear_primaries,
+    resolve_colour,
+    to_encoded,
+    to_linear,
+)
 from .errors import EXPECTED, FrameError, sentence
 
 __all__ = [
-    "Colour", "Digest", "FrameError", "Streams", "check_clip", "check_linear", "digest", "digest_positions",
-    "linear_primaries", "on_passing", "on_request", "planes_of", "read", "resolve_colour",
+    "Colour", "Digest", "FrameError", "Streams", "check_clip", "check_linear", "check_names", "digest",
+    "digest_positions", "linear_primaries", "on_passing", "on_request", "planes_of", "read", "resolve_colour",
     "to_encoded", "to_linear",
 ]  # fmt: skip
 

@@ -92,6 +92,22 @@ class Trained:
         return self.last if self.last_path is None else checkpoint.read_weights(self.last_path)[0]
 
 
+def check_options(
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    matrix_in: str = "",
+    transfer_in: str = "",
+    range_in: str = "",
+    tile: list[int] | None = None,
+    tile_pad: int | None = None,
+    num_streams: int | None = None,
+) -> Computing:
+    """What is wrong with these arguments of `prepare` whatever the clip, as a ValueError; else what computes."""
+    frames.check_names(matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None)
+    return Computing(device, precision, tile, tile_pad, num_streams)
+
+
 def prepare(
     clip: vs.VideoNode,
     *,
@@ -131,12 +147,13 @@ def prepare(
         seed=seed,
         still=still,
     ).for_size(clip.width, clip.height)
-    computing = Computing(device, precision, tile, tile_pad, num_streams)
+    colours = {"matrix_in": matrix_in, "transfer_in": transfer_in, "range_in": range_in}
+    computing = check_options(
+        device=device, precision=precision, tile=tile, tile_pad=tile_pad, num_streams=num_streams, **colours
+    )
     taught = _taught(train_range, clip.num_frames, still=still)
     given = _given_weights(Path(weights).expanduser(), config) if weights else None
-    colour = frames.resolve_colour(
-        clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn
-    )
+    colour = frames.resolve_colour(clip, **{name: value or None for name, value in colours.items()}, warn=warn)
     cached = Store(store_folder(cache), warn)
     return Job(clip, taught, colour, config, computing, cached, train, given)
 
