@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +115,29 @@ def test_only_frames_without_a_valid_file_are_computed(tmp_path: Path) -> None:
     list(runs.write_frames(watched, missing, frames))
     assert sorted(asked) == missing
     assert runs.missing_frames(watched, range(6), frames) == []
+
+
+@pytest.mark.parametrize(
+    ("threads", "width", "height", "ahead"),
+    [(2, 1920, 1080, 4), (16, 1920, 1080, 16), (16, 3840, 2160, 10), (64, 7680, 4320, 4)],
+)
+def test_as_many_frames_are_asked_for_as_there_are_threads_and_memory(
+    monkeypatch: pytest.MonkeyPatch, threads: int, width: int, height: int, ahead: int
+) -> None:
+    """As vspipe does; with fewer, other threads would have nothing to do."""
+    asked: list[int] = []
+
+    def ask(n: int) -> Future[Any]:
+        asked.append(n)
+        done: Future[Any] = Future()
+        done.set_result(ExitStack())
+        return done
+
+    monkeypatch.setattr(vs, "core", SimpleNamespace(num_threads=threads))
+    form = SimpleNamespace(num_planes=3, bytes_per_sample=4)
+    clip: Any = SimpleNamespace(width=width, height=height, format=form, get_frame_async=ask)
+    next(runs.requested(clip, range(1000)))
+    assert asked == list(range(ahead))
 
 
 def test_stopping_early_leaves_whole_files_only(tmp_path: Path) -> None:

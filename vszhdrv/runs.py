@@ -46,8 +46,9 @@ PREVIEW_HEIGHT = 360
 """Height of each of the preview's pictures in pixels, at most."""
 NAME_BYTES = 150
 """So much of a clip's name is used, in UTF-8: file systems take 255 bytes, and what stands around it has its share."""
-AHEAD = 4
-"""Frames asked for at a time while EXR files are written."""
+AHEAD, AHEAD_BYTES = 4, 2**30
+"""Frames asked for at a time: as many as VapourSynth has threads, as long as they take no more memory than that, but
+some in any case."""
 
 
 class Colour(Protocol):
@@ -142,11 +143,15 @@ def write_frames(clip: vs.VideoNode, frames: Iterable[int], sequence: Sequence) 
 
 def requested(clip: vs.VideoNode, frames: Iterable[int]) -> Generator[tuple[int, vs.VideoFrame]]:
     """These frames in that order, the next few of them computed meanwhile; each closed when the next is asked for."""
+    import vapoursynth as vs
+
     waiting: deque[tuple[int, Future[vs.VideoFrame]]] = deque()
     rest = iter(frames)
+    size = clip.width * clip.height * clip.format.num_planes * clip.format.bytes_per_sample
+    ahead = max(AHEAD, min(vs.core.num_threads, AHEAD_BYTES // size))
     try:
         while True:
-            waiting.extend((n, clip.get_frame_async(n)) for n in islice(rest, AHEAD - len(waiting)))
+            waiting.extend((n, clip.get_frame_async(n)) for n in islice(rest, ahead - len(waiting)))
             if not waiting:
                 return
             n, future = waiting.popleft()
