@@ -346,4 +346,9 @@ def test_frames_that_clip_nowhere_keep_their_white() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, size=(2, 3, 64, 64)).astype(np.uint8)
     assert sampling.clip_point(pixels) == 1
     assert sampling.clip_point(pixels // 2) == 1
+    glints = pixels // 2
+    glints[0, :, 0, :40] = 243
+    assert sampling.clip_point(glints) == 1
+    glints[0, :, 0, :60] = 243
+    assert sampling.clip_point(glints) == pytest.approx(243 / 255)
     assert sampling.rescaled(pixels.copy(), 1.0).tolist() == pixels.tolist()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
-RECIPE = 7
+RECIPE = 8
 """Version of all that makes a training what it is, beside the settings: raised with every change after which the same
 clip and settings give other weights, so that networks trained before are not taken for those of now."""
 FOLD_PIXELS = 512 * 1024

@@ -38,7 +38,9 @@ CLIP_CODES = (240, 255)
 """8-bit codes of the working encoding among which a clip's clip point is looked for: cameras that clip early do so at
 about 250 of 255, and compression leaves what clips a few codes lower."""
 PILE = 4.0
-"""Codes that occur this many times as often as those below are piled up: the values of what clips."""
+"""Codes that occur this many times as often as those below are piled up: the values of what clips, ..."""
+PILE_PIXELS = 50
+"""... if so many pixels have them: in a dark clip a single glint is the brightest there is."""
 SKIRT = 0.1
 """A neighbour of the most frequent code belongs to the pile where it occurs at least this share as often."""
 ABOVE = 0.02
@@ -117,7 +119,7 @@ def clip_point(pixels: npt.NDArray[Any]) -> float:
     while code > low and counts[code - 1] > max(PILE * usual, SKIRT * counts[peak]):
         code -= 1
     pile = counts[code : peak + 1].sum()
-    is_pile = counts[peak] > PILE * usual and counts[peak + 2 :].sum() <= ABOVE * pile
+    is_pile = counts[peak] > PILE * usual and pile >= PILE_PIXELS and counts[peak + 2 :].sum() <= ABOVE * pile
     return code / high if is_pile else 1.0
 
 
