@@ -10,6 +10,7 @@ import pytest
 import vapoursynth as vs
 
 from vszhdrv import arguments
+from vszhdrv.light import ClipLight, FrameLight, encoder_arguments
 from vszhdrv.zhdrv.config import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -114,3 +115,24 @@ def test_commands_are_accepted(page: Path) -> None:
         parser = parsers[words.pop(0)]() if words[0] in parsers else arguments.main_parser()
         parsed = parser.parse_args(words)  # exits where it refuses
         assert (parsed.action if "action" in parsed else str(parsed.input)) == words[0]
+
+
+def test_the_encoding_pages_commands_hold_the_lines_they_ask_for() -> None:
+    """In a POSIX shell: a line's quotes neither end those around it nor are lost."""
+    light = ClipLight(1, 16, 16)
+    light.add(0, FrameLight(900.0, 100.0, (900.0, 800.0, 700.0), (0, 0, 16, 16)))
+    lines = encoder_arguments(light, peak=1000)
+    page = (ROOT / "docs" / "encoding.md").read_text()
+    commands = [command for command in re.findall(r"^    (.+)$", page, re.MULTILINE) if "LINE" in command]
+    programs = {"x265": "x265", "SvtAv1EncApp": "SVT-AV1", "ffmpeg": "ffmpeg, libx265", "av1an": "SVT-AV1"}
+    assert len(commands) == len(programs)
+    for command in commands:
+        program = next(name for name in programs if f"{name} " in command)
+        line = lines.lines()[programs[program]]
+        shell = shlex.shlex(command.replace("LINE", line), posix=True, punctuation_chars=True)
+        shell.whitespace_split = True
+        words = list(shell)
+        if program == "av1an":  # which takes its encoder's arguments apart in the same way
+            words = shlex.split(words[words.index("-v") + 1])
+        expected = shlex.split(line)
+        assert any(words[n : n + len(expected)] == expected for n in range(len(words)))

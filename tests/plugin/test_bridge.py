@@ -101,6 +101,7 @@ def test_a_path_comes_back_as_text(clip: Any, monkeypatch: pytest.MonkeyPatch) -
         vs.Error("the source failed"),
         RuntimeError("not enough memory"),
         OSError("no space left in /cache"),
+        MemoryError("Unable to allocate 2.0 GiB for an array"),
     ],
 )
 def test_an_expected_error_is_its_own_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

@@ -529,8 +529,14 @@ def test_train_needs_a_place_for_the_weights(
     assert failure(core.zhdrv.Train, make_clip(), path=str(missing)) == (
         f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {str(missing)!r}"
     )
-    assert failure(core.zhdrv.Train, make_clip(), path=str(tmp_path)) == (
-        f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {str(tmp_path)!r}"
+    folder = tmp_path / "folder.safetensors"
+    folder.mkdir()
+    assert failure(core.zhdrv.Train, make_clip(), path=str(folder)) == (
+        f"zhdrv.Train: path must name a file in a folder that exists and can be written, not {str(folder)!r}"
+    )
+    folder.rmdir()
+    assert failure(core.zhdrv.Train, make_clip(), path=str(tmp_path / "film.mkv")) == (
+        "zhdrv.Train: path must end in .safetensors, not 'film.mkv'"
     )
 
     def refuse(dir: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import vapoursynth as vs
 
-EXPECTED = (ValueError, vs.Error, RuntimeError, OSError)
+EXPECTED = (ValueError, vs.Error, RuntimeError, OSError, MemoryError)
 """Failures whose text is for the user. Whatever else is raised is our mistake, and says so."""
 
 _PREFIX = "zhdrv"

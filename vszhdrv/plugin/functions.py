@@ -118,6 +118,8 @@ def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
     """
     target = Path(path).expanduser()
     if path:
+        if target.suffix != ".safetensors":
+            raise ValueError(f"path must end in .safetensors, not {target.name!r}")
         check_target("path", target)
     job = prepare(clip, **learning)
     if not path and job.store.networks is None:
