@@ -122,7 +122,9 @@ def test_one_that_dies_ends_all_with_one_sentence_and_the_next_goes_on(folder: P
         before = ours(torchrun.said)
         os.kill(torchrun.worker(killed), signal.SIGKILL)
         assert torchrun.end() != 0
-        (sentence,) = (line for line in ours(torchrun.said)[len(before) :] if not line.startswith("zhdrv: training "))
+        after = [line for line in ours(torchrun.said)[len(before) :] if not line.startswith("zhdrv: training ")]
+        assert len(after) == 1, torchrun.said
+        (sentence,) = after
         assert sentence.startswith("zhdrv: another process of this training has ended")
         assert "Traceback" not in torchrun.said.split("zhdrv: another")[0]
         if killed == 1:
