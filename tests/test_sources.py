@@ -350,7 +350,7 @@ def test_opening_a_video_says_nothing(capfd: pytest.CaptureFixture[str]) -> None
     assert capfd.readouterr() == ("", "")
 
 
-def test_how_far_an_index_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_far_an_index_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "INDEX_SECONDS", 0.05)
     said: list[str] = []
     with sources.index_told(Path("film.mkv"), said.append):

@@ -332,11 +332,10 @@ def beside(programs: Programs, source: Path, first: float | None = None) -> Besi
     starts = {stream.get("codec_type"): stream.get("start_time") for stream in reversed(found["streams"])}
     begin = Fraction(found["format"].get("start_time") or 0)
     start = Fraction(starts.get("video") or begin) if first is None else Fraction(f"{first:.6f}")
-    audio: dict[bool, list[int]] = {True: [], False: []}
-    for stream in found["streams"]:
-        if stream.get("codec_type") == "audio":
-            audio[stream.get("codec_name", "unknown") != "unknown"].append(stream["index"])
-    return Beside(audio[True], audio[False], max(start - begin, Fraction(0)))
+    sounds = [stream for stream in found["streams"] if stream.get("codec_type") == "audio"]
+    unknown = [stream["index"] for stream in sounds if stream.get("codec_name", "unknown") == "unknown"]
+    audio = [stream["index"] for stream in sounds if stream["index"] not in unknown]
+    return Beside(audio, unknown, max(start - begin, Fraction(0)))
 
 
 def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[str], None]) -> None:
@@ -353,7 +352,7 @@ def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[s
     if not found.audio:
         return
     read = [programs.ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-i", str(source.resolve())]
-    copied = [*mapped(found.audio, 0), "-frames:a", "1", *container(target), "-y", os.devnull]
+    copied = [*mapped(found.audio), "-frames:a", "1", *container(target), "-y", os.devnull]
     tried = captured([*read, *copied])
     if tried.returncode:
         why = re.sub(r"^\[.*?\] ", "", (tried.stderr.strip().splitlines() or ["it says nothing"])[0])
@@ -361,9 +360,9 @@ def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[s
         raise ValueError(f"--out {target} can't hold the audio of {source}, ffmpeg says: {why}{other}")
 
 
-def mapped(streams: list[int], source: int) -> list[str]:
-    """ffmpeg's options for taking these streams of its input `source`."""
-    return [word for stream in streams for word in ("-map", f"{source}:{stream}")]
+def mapped(streams: list[int]) -> list[str]:
+    """ffmpeg's options for taking these streams of its first input."""
+    return [word for stream in streams for word in ("-map", f"0:{stream}")]
 
 
 # The file
@@ -387,7 +386,7 @@ class Content:
     def of(
         cls, source: vs.VideoNode, durations: list[Fraction], levels: light.ClipLight | None, primaries: int
     ) -> Self:
-        """The same of the source, whose first frame costs nothing: that of the expansion may be held already."""
+        """From what the source's first frame says of all of them; to ask the expansion for it could take long."""
         with source.get_frame(0) as frame:
             aspect, start = fraction(frame.props, "_SAR") or Fraction(1), start_of(frame.props)
         return cls(Timing.of(durations, Fraction(source.fps)), levels, primaries, aspect, start)
@@ -419,7 +418,7 @@ def write(
         found = beside(programs, source, content.start)
         delay = found.delay
         command += ["-i", str(source.resolve()), *constant, *PIPE]
-        command += ["-map", "1:v", *mapped(found.audio, 0)]
+        command += ["-map", "1:v", *mapped(found.audio)]
     else:
         command += [*constant, *PIPE, "-map", "0:v"]
     unit = times.unit(delay)

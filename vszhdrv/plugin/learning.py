@@ -102,10 +102,10 @@ def check_options(
     tile: list[int] | None = None,
     tile_pad: int | None = None,
     num_streams: int | None = None,
-) -> Computing:
-    """What is wrong with these arguments of `prepare` whatever the clip, as a ValueError; else what computes."""
+) -> None:
+    """Raises ValueError where `prepare` would refuse one of these arguments whatever the clip."""
+    Computing(device, precision, tile, tile_pad, num_streams)
     frames.check_names(matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None)
-    return Computing(device, precision, tile, tile_pad, num_streams)
 
 
 def prepare(
@@ -147,13 +147,12 @@ def prepare(
         seed=seed,
         still=still,
     ).for_size(clip.width, clip.height)
-    colours = {"matrix_in": matrix_in, "transfer_in": transfer_in, "range_in": range_in}
-    computing = check_options(
-        device=device, precision=precision, tile=tile, tile_pad=tile_pad, num_streams=num_streams, **colours
-    )
+    computing = Computing(device, precision, tile, tile_pad, num_streams)
     taught = _taught(train_range, clip.num_frames, still=still)
     given = _given_weights(Path(weights).expanduser(), config) if weights else None
-    colour = frames.resolve_colour(clip, **{name: value or None for name, value in colours.items()}, warn=warn)
+    colour = frames.resolve_colour(
+        clip, matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None, warn=warn
+    )
     cached = Store(store_folder(cache), warn)
     return Job(clip, taught, colour, config, computing, cached, train, given)
 

@@ -422,13 +422,12 @@ def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None
     """The parts of a tile that need an answer."""
     rows, columns = _inside(tile, size)
     step = band_height(network)
-    bands = [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)]
-    whole = [(band, columns) for band in bands]
+    bands = [(slice(top, min(top + step, rows.stop)), columns) for top in range(rows.start, rows.stop, step)]
     if wanted is None:
-        return whole
+        return bands
     return [
         (band, slice(columns.start + run.start, columns.start + run.stop))
-        for band, runs in zip(bands, side_by_side(wanted, whole), strict=True)
+        for (band, _), runs in zip(bands, side_by_side(wanted, bands), strict=True)
         for run in runs
     ]
 
