@@ -78,6 +78,8 @@ CONSULTED = 24
 Row = dict[str, Any]
 Hardware = tuple[torch.device, hardware.Precision]
 """What computes, and how."""
+Shapes = list[tuple[tuple[int, ...], tuple[int, ...]]]
+"""Of convolutions: what they see, and their weights."""
 
 
 # The baseline ---------------------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ def job_of(clip: vs.VideoNode, expander: Expander) -> learning.Job:
 
 def through(clip: vs.VideoNode, seconds: float, most: int = sys.maxsize) -> Callable[[], int]:
     """Requests the next frames for so long, at least `FEWEST` and at most `most`, as many at once as VapourSynth has
-    threads, and none beyond them.
+    threads, and none beyond them; and whole rounds of so many, lest threads wait for the last.
 
     clip.frames() would go on reading ahead in the turns of the other cases.
     """
@@ -230,8 +232,9 @@ def through(clip: vs.VideoNode, seconds: float, most: int = sys.maxsize) -> Call
     def run() -> int:
         waiting: deque[Future[vs.VideoFrame]] = deque()
         count, ends = 0, time.perf_counter() + seconds
-        while count < most and (count < FEWEST or time.perf_counter() < ends):
-            if len(waiting) == vs.core.num_threads:
+        threads = vs.core.num_threads
+        while count < most and (count < FEWEST or count % threads or time.perf_counter() < ends):
+            if len(waiting) == threads:
                 waiting.popleft().result().close()
             waiting.append(clip.get_frame_async(next(ahead)))
             count += 1
@@ -294,7 +297,7 @@ def paper(options: argparse.Namespace) -> list[Row]:
     return expand(options, "paper")
 
 
-def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+def multiply_adds(run: Callable[[], Any]) -> tuple[float, Shapes]:
     """Multiply-adds of the convolutions that `run` runs, and their shapes."""
     total, shapes = 0.0, []
     original = F.conv2d
@@ -317,55 +320,63 @@ def multiply_adds(run: Callable[[], Any]) -> tuple[float, list[tuple[tuple[int, 
 def peak(options: argparse.Namespace) -> list[Row]:
     """Of the network alone, every pixel computed by the threads of one stream, and of a training step, by all threads:
     forwards, and twice as much backwards. Each beside the same convolutions on as many threads."""
-    device, precision = options.on
-    expander = network_of("fast", *options.size, options.on)
-    step, step_adds = training_step("fast", options.size, options.on)
-    whole, adds, shapes = network_alone(expander, options.size)
-    threads = hardware.torch_threads()
-    config, (width, height) = expander.config, options.size
-    streams = hardware.default_streams(device, working_memory(config, (height, width), None, None))
     rows = []
-    for name, run, work, count in (
-        ("the network", whole, adds, max(1, threads // streams)),
-        ("a training step", step, step_adds, threads),
-    ):
-        cases = {name: run}
-        works = {name: work}
-        for seen, kernel in shapes:
-            case = f"{kernel[1]} to {kernel[0]} channels, {kernel[2]}x{kernel[3]}, {seen[3]}x{seen[2]}"
-            cases[case] = convolution(seen, kernel, device, precision)
-            works[case] = float(np.prod(kernel)) * seen[2] * seen[3]
-        with hardware.lane(device, count):
-            found = measured(cases, options.rounds)
-        rates = [works[row["case"]] / row["ms"] / 1e6 for row in found]
-        best = max(rates[1:])
+    for preset in ("fast", "paper"):
+        expander = network_of(preset, *options.size, options.on)
+        step, step_adds = training_step(preset, options.size, options.on)
+        whole, adds, shapes = network_alone(expander, options.size)
+        threads = hardware.torch_threads()
+        config, (width, height) = expander.config, options.size
+        streams = hardware.default_streams(expander.device, working_memory(config, (height, width), None, None))
         rows += [
-            {"threads": count, **row, "Gmac/s": rate, "of the best": rate / best}
-            for row, rate in zip(found, rates, strict=True)
+            *beside_its_convolutions(
+                f"{preset}: the network", whole, adds, shapes, max(1, threads // streams), options
+            ),
+            *beside_its_convolutions(f"{preset}: a training step", step, step_adds, shapes, threads, options),
         ]
     return rows
 
 
-def network_alone(
-    expander: Expander, size: tuple[int, int]
-) -> tuple[Callable[[], int], float, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """The network on a picture of this size, its multiply-adds, and the shapes of its square convolutions."""
+def beside_its_convolutions(
+    name: str, run: Callable[[], int], adds: float, shapes: Shapes, threads: int, options: argparse.Namespace
+) -> list[Row]:
+    """The rate of `run`, whose every turn takes so many multiply-adds, and of the largest of its convolutions."""
+    device, precision = options.on
+    cases = {name: run}
+    works = {name: adds}
+    for seen, kernel in shapes:
+        case = f"{kernel[1]} to {kernel[0]} channels, {kernel[2]}x{kernel[3]}, {seen[3]}x{seen[2]}"
+        cases[case] = convolution(seen, kernel, device, precision)
+        works[case] = float(np.prod(kernel)) * seen[2] * seen[3]
+    with hardware.lane(device, threads):
+        found = measured(cases, options.rounds)
+    rates = [works[row["case"]] / row["ms"] / 1e6 for row in found]
+    best = max(rates[1:])
+    return [
+        {"threads": threads, **row, "Gmac/s": rate, "of the best": rate / best}
+        for row, rate in zip(found, rates, strict=True)
+    ]
+
+
+def network_alone(expander: Expander, size: tuple[int, int]) -> tuple[Callable[[], int], float, Shapes]:
+    """The network on a picture of this size, as Expand has it computed; the multiply-adds of its convolutions, however
+    they are computed, and the shapes of the square ones."""
     device, network = expander.device, expander.network
     width, height = size
-    x = torch.rand(
-        1, 3, -(-height // network.multiple) * network.multiple, -(-width // network.multiple) * network.multiple
-    )
+    multiple = network.multiple
+    x = torch.rand(1, 3, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
     x = x.to(device).contiguous(memory_format=torch.channels_last)
 
     def run() -> int:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=expander.precision == "bf16"):
+        with torch.inference_mode():
             for _ in range(TIMES):
-                network(x)
+                expander.predict(x)
             synchronized(device)
         return TIMES
 
-    adds, shapes = multiply_adds(run)
-    return run, adds / TIMES, sorted({(seen, kernel) for seen, kernel in shapes if kernel[2] == kernel[3]})
+    with torch.inference_mode():
+        adds, shapes = multiply_adds(lambda: network(x))
+    return run, adds, sorted({(seen, kernel) for seen, kernel in shapes if kernel[2] == kernel[3]})
 
 
 def convolution(

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from . import camera
 from .config import STEP_STOPS, Config
-from .hardware import Precision, has_streams, is_out_of_memory, side_by_side, wait
+from .hardware import Precision, additions_pay, has_streams, is_out_of_memory, side_by_side, wait
 from .losses import EPSILON
 from .network import CLIPPED, Part, UNet, for_autocast
 from .overlays import Overlays
+from .winograd import halved
 
 CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
@@ -86,7 +87,8 @@ class Expander:
         grey: bool = False,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._asked = for_autocast(self.network) if precision == "bf16" else self.network
+        asked = halved(self.network) if additions_pay(device, precision) else self.network
+        self._asked = for_autocast(asked) if precision == "bf16" else asked
         wait(device)  # the weights are for other streams, too
         self.config = config
         self.device = device

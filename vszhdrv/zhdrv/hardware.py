@@ -100,6 +100,12 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         return "bf16" if torch.get_device_module(device).is_bf16_supported(including_emulation=False) else "fp32"
 
 
+def additions_pay(device: torch.device, precision: Precision) -> bool:
+    """Whether multiplications are worth sparing by more additions: not on cards, nor on processors with units for
+    products of bfloat16 matrices (AMX), which multiply ten times as fast as they add."""
+    return device.type == "cpu" and not (precision == "bf16" and torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def has_streams(device: torch.device) -> bool:
     """Whether the device works through streams side by side, into which memory is copied best that is page-locked."""
     return device.type not in ("cpu", "mps")
