@@ -41,9 +41,12 @@ def test_figures_as_a_table_and_as_json(tmp_path: Path, capsys: pytest.CaptureFi
     fast, paper, baseline = results["train"][:3], *results["train"][3:]
     assert fast[0]["steps"] < paper["steps"] == baseline["steps"]
     assert {row["whole training, s"] for row in fast} == {sum(row["all of them, s"] for row in fast)}
-    whole = [row for row in results["peak"] if row["case"] in ("the network", "a training step")]
-    assert len(whole) == 2 and all(row["of the best"] < 1.5 for row in whole)
-    assert [row["of the best"] for row in results["peak"]].count(1) == 2  # the best convolution on either's threads
+    whole = [row for row in results["peak"] if "channels" not in row["case"]]
+    parts = ["the network", "a training step"]
+    assert [row["case"] for row in whole] == [f"{preset}: {part}" for preset in ("fast", "paper") for part in parts]
+    # at most twice, where half of the multiplications are spared, and what one turn of a busy machine adds
+    assert all(row["of the best"] < 3 for row in whole)
+    assert [row["of the best"] for row in results["peak"]].count(1) == len(whole)  # the best convolution of each
     assert "| case | ms | cpu ms |" in capsys.readouterr().out
 
 
