@@ -193,6 +193,8 @@ def test_lanes_share_the_threads_and_keep_the_order_of_their_parts(set_threads: 
     for most, threads, each in ((2, 1, 1), (2, 9, 2), (1, 1, 1), (1, None, 5)):
         with hardware.Lanes(torch.device("cpu"), most, threads) as lanes:
             assert lanes.map(lambda _: torch.get_num_threads(), range(3)) == [each] * 3
+            with lanes.between():
+                assert torch.get_num_threads() == each
     assert torch.get_num_threads() == 5
 
 
@@ -204,6 +206,9 @@ def test_one_lane_is_the_thread_itself(device: str, most: int) -> None:
             (2, threading.current_thread()),
             (1, threading.current_thread()),
         ]
+        threads = torch.get_num_threads()
+        with lanes.between():  # on a card, in the queue that the weights are in
+            assert torch.get_num_threads() == threads
 
 
 def test_a_lane_is_shared_out_among_parts_side_by_side(set_threads: Callable[[int], None]) -> None:

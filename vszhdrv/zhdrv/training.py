@@ -176,10 +176,11 @@ def train(
                 if number < progress.step - progress.epoch * steps_per_epoch:
                     continue  # done in an earlier sitting
                 started = time.perf_counter()
-                step_losses = _set_gradients(network, objective, crops, config.alpha, lanes)
-                if team is not None:
-                    team.add_up(network)
-                _take_step(progress, config, step_losses, started)
+                with lanes.between():
+                    step_losses = _set_gradients(network, objective, crops, config.alpha, lanes)
+                    if team is not None:
+                        team.add_up(network)
+                    _take_step(progress, config, step_losses, started)
                 yield progress
 
 
