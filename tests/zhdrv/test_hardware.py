@@ -131,6 +131,40 @@ def test_amds_built_in_cards_are_left_out_without_kernels(
     assert hardware.devices() == [*(f"cuda:{index}" for index in there), "cpu"]
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "capability", "last"),
+    [
+        ("cpu", "bf16", "AVX512", True),
+        ("cpu", "fp32", "AVX512", True),
+        ("cpu", "fp32", "AVX2", False),
+        ("cpu", "fp32", "DEFAULT", False),
+        ("cuda:0", "fp32", "AVX2", True),
+    ],
+)
+def test_wide_networks_learn_in_the_faster_layout(
+    device: str, precision: hardware.Precision, capability: str, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    layout = hardware.layout_for_learning(torch.device(device), precision)
+    assert layout == (torch.channels_last if last else torch.contiguous_format)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "amx", "pay"),
+    [
+        ("cpu", "fp32", True, True),
+        ("cpu", "bf16", False, True),
+        ("cpu", "bf16", True, False),
+        ("cuda:0", "fp32", False, False),
+    ],
+)
+def test_multiplications_are_spared_where_they_cost_most(
+    device: str, precision: hardware.Precision, amx: bool, pay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    assert hardware.additions_pay(torch.device(device), precision) is pay
+
+
 def test_a_precision_that_is_asked_for_is_taken() -> None:
     cpu = torch.device("cpu")
     assert (hardware.choose_precision("fp32", cpu), hardware.choose_precision("bf16", cpu)) == ("fp32", "bf16")

@@ -23,7 +23,7 @@ from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
 from .consensus import Consensus
 from .expansion import Expander
-from .hardware import Lanes, Precision, free_memory
+from .hardware import Lanes, Precision, free_memory, layout_for_learning
 from .network import EVERY_PIXEL, Lattice, UNet, network_of, new_network, pad
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def train(
     With a `team`, its other processes take the same steps at the same time.
     """
     network = new_network(config.widths, config.head, config.fold, config.seed).to(device)
-    layout = _layout(config, device, precision)
+    layout = layout_for_learning(device, precision) if config.head == "ratio" else torch.channels_last
     network.to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
     steps_per_epoch = sum(1 for _ in sampling.visits(frames, config, 0))
@@ -281,12 +281,6 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         for late in came:
             signal.raise_signal(late)
-
-
-def _layout(config: Config, device: torch.device, precision: Precision) -> torch.memory_format:
-    """The memory layout in which a step is fastest: docs/experiments.md has the figures."""
-    wide = config.head == "ratio"
-    return torch.contiguous_format if wide and device.type == "cpu" and precision == "fp32" else torch.channels_last
 
 
 def _objective(
