@@ -262,6 +262,24 @@ def test_a_lane_is_shared_out_among_parts_side_by_side(set_threads: Callable[[in
     assert torch.get_num_threads() == 5
 
 
+def test_a_parts_own_parts_follow_one_another(set_threads: Callable[[int], None]) -> None:
+    set_threads(5)
+    both = threading.Barrier(2, timeout=10)
+    Seen = tuple[int, int, threading.Thread]
+
+    def work(part: int) -> list[Seen]:
+        def own(number: int) -> Seen:
+            return part + number, torch.get_num_threads(), threading.current_thread()
+
+        both.wait()
+        return hardware.side_by_side(own, [1, 2])
+
+    first, second = hardware.side_by_side(work, [0, 10])
+    (here,), (there,) = ({thread for *_, thread in found} for found in (first, second))
+    assert first == [(1, 2, here), (2, 2, here)] and second == [(11, 2, there), (12, 2, there)]
+    assert len({here, there, threading.current_thread()}) == 3
+
+
 @pytest.mark.parametrize(("threads", "parts"), [(1, [2, 1]), (4, [2]), (4, [])])
 def test_one_thread_or_one_part_has_no_other_beside_it(
     threads: int, parts: list[int], set_threads: Callable[[int], None]

@@ -48,6 +48,17 @@ def test_a_result_in_channels_last_memory_from_either_layout() -> None:
         assert F.relu(found).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_threads_have_strips_of_their_own(set_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(winograd, "side_by_side", lambda compute, firsts: found.append(len([*map(compute, firsts)])))
+    direct = convolution(5, 7)
+    for threads, height, strips in ((1, 30, 1), (3, 30, 3), (3, 8, 2), (3, 1, 1)):
+        set_threads(threads)
+        x = torch.randn(1, 5, height, 8, dtype=torch.float64)
+        assert torch.allclose(HalvedConvolution(direct)(x), direct(x), rtol=0, atol=1e-13)
+        assert found.pop() == strips
+
+
 def multiplications(run: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
     """Those of the convolutions that `run` has torch compute."""
     counted: list[int] = []

@@ -222,11 +222,11 @@ def side_by_side[A, B](function: Callable[[A], B], parts: Sequence[A]) -> list[B
     """What `function` gives for each of the parts, in their order, computed on the processor at the same time.
 
     This thread's lane is shared out among them: threads with a part each wait for one another once, those that share
-    each operation hundreds of times. `function` is called with this thread's inference mode and autocast, and must not
-    call this in turn.
+    each operation hundreds of times. `function` is called with this thread's inference mode and autocast. Where a part
+    calls this in turn, its own parts follow one another: all helpers might be waiting for helpers.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or len(parts) <= 1:
+    if threads == 1 or len(parts) <= 1 or "helps" in _this_thread.__dict__:
         return [function(part) for part in parts]
     cpu, share, inference = torch.device("cpu"), max(1, threads // len(parts)), torch.is_inference_mode_enabled()
     dtype, enabled = torch.get_autocast_dtype(cpu.type), torch.is_autocast_enabled(cpu.type)
@@ -241,7 +241,7 @@ def side_by_side[A, B](function: Callable[[A], B], parts: Sequence[A]) -> list[B
 @cache
 def _helpers() -> ThreadPoolExecutor:
     """Threads for `side_by_side`, which all lanes of the process share."""
-    return ThreadPoolExecutor(torch_threads(), thread_name_prefix="zhdrv")
+    return ThreadPoolExecutor(torch_threads(), "zhdrv", lambda: setattr(_this_thread, "helps", True))
 
 
 def _queue(device: torch.device) -> AbstractContextManager[Any]:
