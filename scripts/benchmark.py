@@ -60,7 +60,7 @@ from vszhdrv.export import write_onnx
 from vszhdrv.plugin import frames, learning
 from vszhdrv.zhdrv import consensus, hardware, sampling, training
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.expansion import Expander, working_memory
+from vszhdrv.zhdrv.expansion import Expander, whole_strides, working_memory
 from vszhdrv.zhdrv.network import new_network
 
 CLIP = Path(__file__).parents[1] / "examples" / "room.mp4"
@@ -363,8 +363,7 @@ def network_alone(expander: Expander, size: tuple[int, int]) -> tuple[Callable[[
     they are computed, and the shapes of the square ones."""
     device, network = expander.device, expander.network
     width, height = size
-    multiple = network.multiple
-    x = torch.rand(1, 3, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    x = torch.rand(1, 3, *whole_strides(height, width, network))
     x = x.to(device).contiguous(memory_format=torch.channels_last)
 
     def run() -> int:

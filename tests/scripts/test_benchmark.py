@@ -44,8 +44,8 @@ def test_figures_as_a_table_and_as_json(tmp_path: Path, capsys: pytest.CaptureFi
     whole = [row for row in results["peak"] if "channels" not in row["case"]]
     parts = ["the network", "a training step"]
     assert [row["case"] for row in whole] == [f"{preset}: {part}" for preset in ("fast", "paper") for part in parts]
-    # at most twice, where half of the multiplications are spared, and what one turn of a busy machine adds
-    assert all(row["of the best"] < 3 for row in whole)
+    # twice as much where half of the multiplications are spared
+    assert all(row["of the best"] < (3 if row["case"] == "paper: the network" else 1.5) for row in whole)
     assert [row["of the best"] for row in results["peak"]].count(1) == len(whole)  # the best convolution of each
     assert "| case | ms | cpu ms |" in capsys.readouterr().out
 

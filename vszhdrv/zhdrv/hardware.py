@@ -241,7 +241,9 @@ def side_by_side[A, B](function: Callable[[A], B], parts: Sequence[A]) -> list[B
 @cache
 def _helpers() -> ThreadPoolExecutor:
     """Threads for `side_by_side`, which all lanes of the process share."""
-    return ThreadPoolExecutor(torch_threads(), "zhdrv", lambda: setattr(_this_thread, "helps", True))
+    return ThreadPoolExecutor(
+        torch_threads(), thread_name_prefix="zhdrv", initializer=lambda: setattr(_this_thread, "helps", True)
+    )
 
 
 def _queue(device: torch.device) -> AbstractContextManager[Any]:
