@@ -20,6 +20,9 @@ so that the same pixels are judged with and without compression. Columns, over a
     HLRMSE   RMSE of log2 luminance where the SDR frame clips (any channel 255), stops
     MIDRMSE  the same where no channel clips and all are over 16: what a method must not spoil, stops
     FLICK    RMS of the frame-to-frame change of the log2 error where both frames clip, stops
+    DETAIL   correlation of the result's detail with the truth's, over all clipped pixels: log2 luminance minus its
+             Gaussian mean (sigma 4 pixels) over the clipped pixels around
+    SWING    how strong the result's detail is: its standard deviation over that of the truth's
     GAIN     global gain of the result, from the median ratio of well-exposed pixels; divided out before scoring
     BAD      values that are not finite
     TRAIN    seconds of training, MS milliseconds a frame of expansion; with --run
@@ -58,13 +61,21 @@ PU21 = (0.353487901, 0.3734658629, 8.277049286e-05, 0.9062562627, 0.09150303166,
 DARKEST = 2.0**-9
 """Luminance, 1.0 = SDR white, below which log2 errors do not count: nine stops under white."""
 
-FORMATS = {"JOD": ".2f", "PUPSNR": ".1f", "HLRMSE": ".3f", "MIDRMSE": ".3f", "FLICK": ".3f", "GAIN": ".3f"} | {
+FORMATS = {"JOD": ".2f", "PUPSNR": ".1f", "HLRMSE": ".3f", "MIDRMSE": ".3f", "FLICK": ".3f"} | {
+    "DETAIL": ".3f",
+    "SWING": ".2f",
+    "GAIN": ".3f",
     "BAD": ".0f",
     "TRAIN": ".1f",
     "MS": ".1f",
 }
 BETTER_WHEN = {"JOD": +1, "PUPSNR": +1, "HLRMSE": -1, "FLICK": -1}
 """What a method must improve over the floor in every scene: +1 higher is better, -1 lower is better."""
+
+LEAST_DETAIL = 1e-4
+"""Detail of a lower standard deviation, in stops, is none: rounding."""
+DETAIL_SIGMA = 4.0
+"""Standard deviation in pixels of the Gaussian mean that is no detail."""
 
 FLOOR = "linear"
 MEAN = "MEAN"
@@ -168,6 +179,25 @@ def well_exposed_ratio(truth: Array, result: Array, sdr: NDArray[np.uint8]) -> f
     return float(np.median(truth[good] / np.maximum(result[good], 1e-6))) if good.any() else 1.0
 
 
+def detail(stops: Array, clipped: Array) -> Array:
+    """Of the clipped pixels of one frame: log2 luminance minus its Gaussian mean over the clipped pixels around."""
+    mask = clipped.astype(np.float32)
+    total, weight = (cv2.GaussianBlur(x, (0, 0), DETAIL_SIGMA) for x in (stops.astype(np.float32) * mask, mask))
+    return np.asarray((stops - total / np.maximum(weight, 1e-6))[clipped])
+
+
+def detail_scores(truth: Array, result: Array, clipped: Array) -> tuple[float, float]:
+    """DETAIL and SWING of log2 luminance, all (frames, height, width); NaN where there is no detail to compare."""
+    pairs = zip(truth, result, clipped, strict=True)
+    wanted, found = np.concatenate([[detail(t, mask), detail(r, mask)] for t, r, mask in pairs], axis=1)
+    spread = wanted.std() if wanted.size else 0.0
+    if spread < LEAST_DETAIL:
+        return float("nan"), float("nan")
+    if found.std() < LEAST_DETAIL:
+        return 0.0, 0.0
+    return float(np.corrcoef(wanted, found)[0, 1]), float(found.std() / spread)
+
+
 def score(truth: Image, sdr: NDArray[np.uint8], result: Image, fps: float = 24, jod: Jod | None = None) -> Scores:
     """The columns of the module's docstring for one clip, JOD being NaN without `jod`.
 
@@ -183,7 +213,9 @@ def score(truth: Image, sdr: NDArray[np.uint8], result: Image, fps: float = 24, 
 
     clipped = (sdr == 255).any(-1)
     middle = (sdr > 16).all(-1) & ~clipped
-    stops = np.log2(np.maximum(result @ LUMA, DARKEST)) - np.log2(np.maximum(truth @ LUMA, DARKEST))
+    own, true = (np.log2(np.maximum(clip @ LUMA, DARKEST)) for clip in (result, truth))
+    stops = own - true
+    correlation, swing = detail_scores(true, own, clipped)
     change = (stops[1:] - stops[:-1])[clipped[1:] & clipped[:-1]]
     return {
         "JOD": jod(displayed(result), displayed(truth), fps) if jod else float("nan"),
@@ -191,6 +223,8 @@ def score(truth: Image, sdr: NDArray[np.uint8], result: Image, fps: float = 24, 
         "HLRMSE": rms(stops[clipped]),
         "MIDRMSE": rms(stops[middle]),
         "FLICK": rms(change),
+        "DETAIL": correlation,
+        "SWING": swing,
         "GAIN": 1 / gain,
         "BAD": bad,
     }

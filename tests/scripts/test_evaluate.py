@@ -87,6 +87,22 @@ def test_errors_far_below_white_do_not_count() -> None:
     assert score(truth, sdr, truth * np.float32(2.0**-5))["HLRMSE"] == 0
 
 
+def test_detail_is_compared_over_clipped_pixels_whatever_the_level_and_the_strength() -> None:
+    """Stripes of one pixel: as they are, half as strong at another level, the other way round, and none at all."""
+    truth, sdr = np.ones((2, 32, 32, 3), np.float32), np.full((2, 32, 32, 3), 255, np.uint8)
+    sdr[:, :16] = 128
+    stripes = np.where(np.arange(32) % 2, 1.0, -1.0)[None, :, None]
+    truth[:, 16:] = 8 * 2**stripes
+    truth[:, :16] = 0.2
+    half, other, flat = truth.copy(), truth.copy(), truth.copy()
+    half[:, 16:], other[:, 16:], flat[:, 16:] = 2 * 2 ** (stripes / 2), 8 / 2**stripes, 8.0
+    flat[:, :16:2] = 0.1  # what does not clip does not count
+    for result, expected in ((truth, (1, 1)), (half, (1, 0.5)), (other, (-1, 1)), (flat, (0, 0))):
+        scores = score(truth, sdr, result)
+        assert (scores["DETAIL"], scores["SWING"]) == pytest.approx(expected, abs=1e-3)
+    assert np.isnan(score(flat, sdr, truth)["DETAIL"])
+
+
 def test_values_that_are_not_finite_are_counted() -> None:
     truth, sdr = clip_pair()
     result = truth.copy()
@@ -156,7 +172,7 @@ def test_command_line(
     lines = capsys.readouterr().out.splitlines()
     error = np.diff(evaluate.pu21(np.array([100.0, 400.0])))[0] / 2**0.5  # in half of the pixels
     psnr = f"{20 * np.log10(256 / error):.1f}"
-    assert f"| flat | linear |  | {psnr} | 2.000 | 0.000 | 0.000 | 1.000 | 0 |  |  |" in lines
+    assert f"| flat | linear |  | {psnr} | 2.000 | 0.000 | 0.000 |  |  | 1.000 | 0 |  |  |" in lines
     assert "| HLRMSE | flat | 2.000 | 0.000 | 2.000 |" in lines
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["mine"]["MEAN"]["HLRMSE"] == scores["mine"]["flat"]["HLRMSE"] == 0
