@@ -8,7 +8,8 @@
 """Score HDR clips against the truth that make_scenes.py wrote, and run the method itself on those scenes.
 
     uv run scripts/evaluate.py SCENES linear              the floor: the SDR clip, linearised
-    uv run scripts/evaluate.py SCENES linear mine=DIR     DIR/SCENE/*.exr, linear RGB, 1.0 = SDR white
+    uv run scripts/evaluate.py SCENES linear mine=DIR     DIR/SCENE/*.exr of any method, linear RGB, 1.0 = SDR white
+    uv run scripts/evaluate.py SCENES mine=DIR:highlights only clipped pixels from DIR, the source elsewhere
     uv run scripts/evaluate.py SCENES --run               train on each scene and expand it, beside the floor
     uv run scripts/evaluate.py SCENES --run --preset paper --set epochs=16 --write DIR --json scores.json
 
@@ -20,12 +21,17 @@ so that the same pixels are judged with and without compression. Columns, over a
     HLRMSE   RMSE of log2 luminance where the SDR frame clips (any channel 255), stops
     MIDRMSE  the same where no channel clips and all are over 16: what a method must not spoil, stops
     FLICK    RMS of the frame-to-frame change of the log2 error where both frames clip, stops
+    TFLICK   the same along the camera's motion (true flicker): a frame's error is compared with the last frame's error
+             at the same place of the still, read by bilinear interpolation of four pixels that all clip
     DETAIL   correlation of the result's detail with the truth's, over all clipped pixels: log2 luminance minus its
              Gaussian mean (sigma 4 pixels) over the clipped pixels around
     SWING    how strong the result's detail is: its standard deviation over that of the truth's
     GAIN     global gain of the result, from the median ratio of well-exposed pixels; divided out before scoring
     BAD      values that are not finite
     TRAIN    seconds of training, MS milliseconds a frame of expansion; with --run
+
+A second table has the highlights' error by the brightness of the truth, all scenes together: SHARE of the clipped
+pixels, BIAS and RMS of the log2 error in stops, and PART of the squared error.
 """
 
 from __future__ import annotations
@@ -33,18 +39,20 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from make_scenes import DECODE, LUMA, Array, Image, read_exr, write_exr
+from make_scenes import DECODE, LUMA, Array, CameraPath, Image, read_exr, write_exr
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -62,6 +70,7 @@ DARKEST = 2.0**-9
 """Luminance, 1.0 = SDR white, below which log2 errors do not count: nine stops under white."""
 
 FORMATS = {"JOD": ".2f", "PUPSNR": ".1f", "HLRMSE": ".3f", "MIDRMSE": ".3f", "FLICK": ".3f"} | {
+    "TFLICK": ".3f",
     "DETAIL": ".3f",
     "SWING": ".2f",
     "GAIN": ".3f",
@@ -69,8 +78,11 @@ FORMATS = {"JOD": ".2f", "PUPSNR": ".1f", "HLRMSE": ".3f", "MIDRMSE": ".3f", "FL
     "TRAIN": ".1f",
     "MS": ".1f",
 }
-BETTER_WHEN = {"JOD": +1, "PUPSNR": +1, "HLRMSE": -1, "FLICK": -1}
+BETTER_WHEN = {"JOD": +1, "PUPSNR": +1, "HLRMSE": -1, "FLICK": -1, "TFLICK": -1}
 """What a method must improve over the floor in every scene: +1 higher is better, -1 lower is better."""
+
+BRIGHTNESS = (0, 1, 2, 3, 4)
+"""Edges, in stops over SDR white, of the classes of the truth's luminance in the table by brightness."""
 
 LEAST_DETAIL = 1e-4
 """Detail of a lower standard deviation, in stops, is none: rounding."""
@@ -79,6 +91,7 @@ DETAIL_SIGMA = 4.0
 
 FLOOR = "linear"
 MEAN = "MEAN"
+HIGHLIGHTS = ":highlights"
 
 Scores = dict[str, float]
 Jod = Callable[[Image, Image, float], float]
@@ -86,6 +99,37 @@ Jod = Callable[[Image, Image, float], float]
 
 
 # Scenes -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The path of make_scenes.py's camera. `turn`: the still's width in pixels where its edges meet, else None."""
+
+    path: CameraPath
+    turn: int | None
+
+    @classmethod
+    def read(cls, about: dict[str, Any]) -> Camera:
+        """Of a scene.json."""
+        names = ("x", "y", "zoom", "roll")
+        path = CameraPath(*(np.array([frame[name] for frame in about["per_frame"]]) for name in names))
+        return cls(path, about["turn"])
+
+    def before(self, frame: int, size: tuple[int, int]) -> tuple[Image, Image]:
+        """Column and row, in the frame before, of every pixel of a frame of `size` = (width, height)."""
+        width, height = size
+        ys, xs = np.mgrid[0:height, 0:width].astype(np.float64)
+        here, there = (self.path.at(index) for index in (frame, frame - 1))
+        x, y = _turned(xs - width / 2, ys - height / 2, here["roll"])
+        x, y = here["zoom"] * x + here["x"] - there["x"], here["zoom"] * y + here["y"] - there["y"]
+        if self.turn:
+            x = (x + self.turn / 2) % self.turn - self.turn / 2
+        x, y = _turned(x / there["zoom"], y / there["zoom"], -there["roll"])
+        return (x + width / 2).astype(np.float32), (y + height / 2).astype(np.float32)
+
+
+def _turned(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
+    return math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
 
 
 @dataclass(frozen=True)
@@ -99,14 +143,17 @@ class Scene:
     fps: float
     transfer: str
     video: Path | None
+    camera: Camera | None = None
+    """Where the camera was; None in folders that older scripts wrote."""
 
     @classmethod
     def open(cls, folder: Path) -> Scene:
         """Read scene.json."""
         about = json.loads((folder / "scene.json").read_text())
         video = about.get("video")
+        camera = Camera.read(about) if "turn" in about else None
         about = {name: about[name] for name in ("frames", "width", "height", "fps", "transfer")}
-        return cls(folder, video=folder / video if video else None, **about)
+        return cls(folder, video=folder / video if video else None, camera=camera, **about)
 
     @property
     def name(self) -> str:
@@ -198,8 +245,85 @@ def detail_scores(truth: Array, result: Array, clipped: Array) -> tuple[float, f
     return float(np.corrcoef(wanted, found)[0, 1]), float(found.std() / spread)
 
 
-def score(truth: Image, sdr: NDArray[np.uint8], result: Image, fps: float = 24, jod: Jod | None = None) -> Scores:
-    """The columns of the module's docstring for one clip, JOD being NaN without `jod`.
+def true_changes(stops: Array, clipped: NDArray[np.bool_], camera: Camera) -> Array:
+    """Changes of the log2 error `stops` from frame to frame, along the camera's motion; both (frames, height, width).
+
+    The error of the frame before is interpolated between four pixels. A place counts if all four are clipped, and its
+    own pixel is, too.
+    """
+    height, width = stops.shape[1:]
+    changes = []
+    for index in range(1, len(stops)):
+        column, row = camera.before(index, (width, height))
+        last, there = (
+            cv2.remap(values.astype(np.float32), column, row, cv2.INTER_LINEAR)
+            for values in (stops[index - 1], clipped[index - 1])
+        )
+        changes.append((stops[index] - last)[clipped[index] & (there > 0.999)])
+    return np.concatenate(changes) if changes else np.empty(0)
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """Highlights' errors by the brightness of the truth: one value for each class between the edges `BRIGHTNESS`, and
+    one beyond each end."""
+
+    count: Array
+    error: Array
+    """Sum of the log2 errors, stops."""
+    squares: Array
+    """Sum of their squares."""
+
+    @classmethod
+    def of(cls, truth_stops: Array, stops: Array) -> Brightness:
+        """Of the clipped pixels' true log2 luminance and log2 errors."""
+        where = np.digitize(truth_stops, BRIGHTNESS)
+        classes = len(BRIGHTNESS) + 1
+        count, error, squares = (np.bincount(where, weights, classes) for weights in (None, stops, stops**2))
+        return cls(count, error, squares)
+
+    def __add__(self, other: Brightness) -> Brightness:
+        return Brightness(self.count + other.count, self.error + other.error, self.squares + other.squares)
+
+    def rows(self, method: str) -> Iterator[str]:
+        """Lines of a Markdown table, without the classes in which nothing is."""
+        between = [f"{low} to {high}" for low, high in pairwise(BRIGHTNESS)]
+        names = [f"under {BRIGHTNESS[0]}", *between, f"over {BRIGHTNESS[-1]}"]
+        for name, count, error, squares in zip(names, self.count, self.error, self.squares, strict=True):
+            if count:
+                share, part = count / self.count.sum(), squares / max(self.squares.sum(), 1e-12)
+                bias, root = error / count, np.sqrt(squares / count)
+                yield f"| {method} | {name} | {share:.1%} | {bias:+.2f} | {root:.2f} | {part:.1%} |"
+
+
+def log_luminance(linear: Array) -> Array:
+    """Stops over SDR white of (..., 3) linear RGB, at least `DARKEST`'s."""
+    return np.asarray(np.log2(np.maximum(linear @ LUMA, DARKEST)))
+
+
+def in_scale(truth: Image, sdr: NDArray[np.uint8], result: Image) -> tuple[Image, float]:
+    """The result without values that are not finite and without its global gain, and that gain's reciprocal."""
+    result = np.nan_to_num(result, posinf=DISPLAY_PEAK_NITS).clip(0)
+    gain = well_exposed_ratio(truth @ LUMA, result @ LUMA, sdr)
+    return result * np.float32(gain), gain
+
+
+def by_brightness(truth: Image, sdr: NDArray[np.uint8], result: Image) -> Brightness:
+    """The highlights' errors by the brightness of the truth; arguments as of `score`."""
+    clipped = (sdr == 255).any(-1)
+    true, own = (log_luminance(clip)[clipped] for clip in (truth, in_scale(truth, sdr, result)[0]))
+    return Brightness.of(true, own - true)
+
+
+def score(
+    truth: Image,
+    sdr: NDArray[np.uint8],
+    result: Image,
+    fps: float = 24,
+    jod: Jod | None = None,
+    camera: Camera | None = None,
+) -> Scores:
+    """The columns of the module's docstring for one clip; JOD is NaN without `jod`, TFLICK without `camera`.
 
     All clips are (frames, height, width, 3); `truth` and `result` linear, 1.0 = SDR white; `sdr` codes. ValueError if
     `result` has another shape than `truth`.
@@ -207,13 +331,11 @@ def score(truth: Image, sdr: NDArray[np.uint8], result: Image, fps: float = 24, 
     if result.shape != truth.shape:
         raise ValueError(f"the result has shape {result.shape}, the truth {truth.shape}")
     bad = int((~np.isfinite(result)).sum())
-    result = np.nan_to_num(result, posinf=DISPLAY_PEAK_NITS).clip(0)
-    gain = well_exposed_ratio(truth @ LUMA, result @ LUMA, sdr)
-    result = result * np.float32(gain)
+    result, gain = in_scale(truth, sdr, result)
 
     clipped = (sdr == 255).any(-1)
     middle = (sdr > 16).all(-1) & ~clipped
-    own, true = (np.log2(np.maximum(clip @ LUMA, DARKEST)) for clip in (result, truth))
+    own, true = (log_luminance(clip) for clip in (result, truth))
     stops = own - true
     correlation, swing = detail_scores(true, own, clipped)
     change = (stops[1:] - stops[:-1])[clipped[1:] & clipped[:-1]]
@@ -223,6 +345,7 @@ def score(truth: Image, sdr: NDArray[np.uint8], result: Image, fps: float = 24, 
         "HLRMSE": rms(stops[clipped]),
         "MIDRMSE": rms(stops[middle]),
         "FLICK": rms(change),
+        "TFLICK": rms(true_changes(stops, clipped, camera)) if camera else float("nan"),
         "DETAIL": correlation,
         "SWING": swing,
         "GAIN": 1 / gain,
@@ -266,14 +389,22 @@ def floor(scene: Scene) -> Result:
     return Result(scene.given())
 
 
-def from_files(folder: Path) -> Method:
-    """A method whose results lie in `folder`/SCENE/*.exr."""
+def from_files(folder: Path, *, highlights: bool = False) -> Method:
+    """A method whose results lie in `folder`/SCENE/*.exr.
+
+    highlights: taken are its clipped pixels alone, in the scale that its well-exposed pixels have; the rest is the
+    source. So a method that changes mid-tones on purpose is judged by its highlights.
+    """
 
     def method(scene: Scene) -> Result:
         files = sorted((folder / scene.name).glob("*.exr"))
         if len(files) != scene.frames:
             raise ValueError(f"{folder / scene.name} has {len(files)} .exr files for {scene.frames} frames")
-        return Result(np.stack([read_exr(file) for file in files]))
+        clip = np.stack([read_exr(file) for file in files])
+        if highlights:
+            given, sdr = scene.given(), scene.sdr()
+            clip = np.where((sdr == 255).any(-1, keepdims=True), in_scale(given, sdr, clip)[0], given)
+        return Result(clip)
 
     return method
 
@@ -364,12 +495,15 @@ def worst_against_floor(method: dict[str, Scores], bottom: dict[str, Scores]) ->
 def evaluate(scenes: list[Scene], methods: dict[str, Method], jod: Jod | None) -> dict[str, dict[str, Scores]]:
     """Score each method on each scene, printing the table as it grows; returns method to scene (and MEAN) to scores."""
     table: dict[str, dict[str, Scores]] = {name: {} for name in methods}
+    brightness: dict[str, Brightness] = {}
     print(header(), flush=True)
     for scene in scenes:
         truth, sdr = scene.truth(), scene.sdr()
         for name, method in methods.items():
             result = method(scene)
-            scores = score(truth, sdr, result.clip, scene.fps, jod)
+            scores = score(truth, sdr, result.clip, scene.fps, jod, scene.camera)
+            found = by_brightness(truth, sdr, result.clip)
+            brightness[name] = brightness[name] + found if name in brightness else found
             table[name][scene.name] = scores | {"TRAIN": result.training, "MS": result.per_frame}
             print(row(scene.name, name, table[name][scene.name]), flush=True)
     for name, rows in table.items():
@@ -379,6 +513,10 @@ def evaluate(scenes: list[Scene], methods: dict[str, Method], jod: Jod | None) -
         if FLOOR in table and name != FLOOR:
             per_scene = {scene: scores for scene, scores in rows.items() if scene != MEAN}
             print(f"\nLeast gain of {name} over {FLOOR}:\n\n{worst_against_floor(per_scene, table[FLOOR])}")
+    print("\nHighlights by brightness of the truth, stops over SDR white:\n")
+    print("| method | truth | SHARE | BIAS | RMS | PART |\n|---|---|---|---|---|---|")
+    for name, found in brightness.items():
+        print("\n".join(found.rows(name)))
     return table
 
 
@@ -399,8 +537,9 @@ def parse_methods(options: argparse.Namespace) -> dict[str, Method]:
     for text in ([FLOOR] if options.run else []) + options.methods:
         name, equals, folder = text.partition("=")
         if not equals and name != FLOOR:
-            raise ValueError(f"METHOD {text!r} must be {FLOOR} or NAME=DIR")
-        methods[name] = from_files(Path(folder)) if equals else floor
+            raise ValueError(f"METHOD {text!r} must be {FLOOR}, NAME=DIR or NAME=DIR{HIGHLIGHTS}")
+        highlights = folder.endswith(HIGHLIGHTS)
+        methods[name] = from_files(Path(folder.removesuffix(HIGHLIGHTS)), highlights=highlights) if equals else floor
     arguments = {name: getattr(options, name) for name in ("preset", "seed", "device")}
     arguments = {name: value for name, value in arguments.items() if value is not None} | dict(options.set)
     if options.run:
@@ -417,7 +556,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path, metavar="SCENES", help="the folder that make_scenes.py wrote")
-    parser.add_argument("methods", nargs="*", metavar="METHOD", help=f"{FLOOR}, or NAME=DIR")
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help=f"{FLOOR}, NAME=DIR or NAME=DIR{HIGHLIGHTS}")
     parser.add_argument("--only", nargs="+", metavar="SCENE", help="these scenes alone")
     parser.add_argument("--no-jod", action="store_true", help="leave out JOD, which takes 20 s a scene")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there too")

@@ -10,7 +10,8 @@ that evaluate.py can score an expansion. Each still NAME becomes
     OUT/NAME/hdr/0000.exr ...   the truth: linear RGB with BT.709 primaries, half float, 1.0 = SDR white
     OUT/NAME/sdr/0000.png ...   the 8-bit clip that a method is given, full range RGB
     OUT/NAME/sdr.mp4            with --h264: the same frames as 4:2:0 H.264 tagged BT.709, given in their place
-    OUT/NAME/scene.json         frames, width, height, fps, transfer, video; each frame's gain, clipped share and peak
+    OUT/NAME/scene.json         frames, width, height, fps, transfer, video; "turn": the still's width where it wraps;
+                                each frame's gain, clipped share and peak, and where the camera was: see CameraPath
 
     uv run scripts/make_scenes.py --out scenes --fetch stills
     uv run scripts/make_scenes.py --out scenes --transfer bt1886 --h264 23 mine=mine.exr map=map.exr:wrap
@@ -141,6 +142,10 @@ class CameraPath:
     zoom: Array
     roll: Array
 
+    def at(self, frame: int) -> dict[str, float]:
+        """The four values of one frame, by name."""
+        return {name: float(values[frame]) for name, values in vars(self).items()}
+
 
 def camera_path(frames: int, still: tuple[int, int], size: tuple[int, int], wrap: bool, seed: int) -> CameraPath:
     """Draw a slow pan with zoom and roll over a still of (height, width) for frames of `size` = (width, height).
@@ -178,11 +183,9 @@ def enlarge(still: Image, size: tuple[int, int]) -> Image:
     return cv2.resize(still, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
 
 
-def film(still: Image, frames: int, size: tuple[int, int], wrap: bool, seed: int) -> Iterator[Image]:
+def film(still: Image, path: CameraPath, size: tuple[int, int], wrap: bool) -> Iterator[Image]:
     """Yield each frame, shape (height, width, 3), in the still's own units. `wrap`: left and right edge meet."""
-    still = enlarge(still, size)
-    still_height, still_width = still.shape[:2]
-    path = camera_path(frames, (still_height, still_width), size, wrap, seed)
+    still_width = still.shape[1]
     width, height = size
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     xs -= width / 2
@@ -260,16 +263,19 @@ def render(
         shutil.rmtree(each, ignore_errors=True)  # an earlier and longer clip would leave frames behind
         each.mkdir(parents=True)
     per_frame = []
-    for index, (linear, gain) in enumerate(exposed(film(read_exr(still.path), frames, size, still.wrap, seed), cap)):
+    picture = enlarge(read_exr(still.path), size)
+    path = camera_path(frames, (picture.shape[0], picture.shape[1]), size, still.wrap, seed)
+    for index, (linear, gain) in enumerate(exposed(film(picture, path, size, still.wrap), cap)):
         codes = np.round(255 * ENCODE[transfer](linear)).astype(np.uint8)
         write_exr(hdr / f"{index:04d}.exr", linear)
         cv2.imwrite(str(sdr / f"{index:04d}.png"), codes[..., ::-1])  # OpenCV wants BGR
         clipped = float((codes.max(-1) == 255).mean())
-        per_frame.append({"exposure": gain, "clipped": clipped, "peak": float(linear.max())})
+        per_frame.append({"exposure": gain, "clipped": clipped, "peak": float(linear.max())} | path.at(index))
     if crf is not None:
         encode_h264(sdr, folder / "sdr.mp4", crf)
     scene = {"frames": frames, "width": size[0], "height": size[1], "fps": FPS, "transfer": transfer}
-    scene |= {"video": None if crf is None else "sdr.mp4", "per_frame": per_frame}
+    scene |= {"video": None if crf is None else "sdr.mp4", "turn": picture.shape[1] if still.wrap else None}
+    scene["per_frame"] = per_frame
     (folder / "scene.json").write_text(json.dumps(scene, indent=1))
     clipped_mean, peak = np.mean([f["clipped"] for f in per_frame]), max(f["peak"] for f in per_frame)
     print(f"{still.name}: {frames} frames {size[0]}x{size[1]}, clipped {clipped_mean:.1%}, peak {peak:.1f}")

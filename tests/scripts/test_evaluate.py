@@ -9,7 +9,7 @@ import evaluate
 import make_scenes
 import numpy as np
 import pytest
-from evaluate import Scene, score
+from evaluate import Camera, Scene, score
 
 SHAPE = (3, 8, 8, 3)
 CLIPPED = (slice(None), slice(0, 4))
@@ -126,6 +126,44 @@ def test_a_result_of_another_shape() -> None:
         score(truth, sdr, truth[:2])
 
 
+def moving_error() -> tuple[np.ndarray, Camera]:
+    """Log2 errors of a still whose error map is a slope, as a camera sees it that pans, turns and zooms."""
+    path = make_scenes.camera_path(4, (60, 90), (32, 24), wrap=True, seed=1)
+    x, y = np.meshgrid(np.arange(90, dtype=np.float32), np.arange(60, dtype=np.float32))
+    slope = np.repeat((np.abs(x - 45) / 10 + y / 20)[..., None], 3, -1)
+    return np.stack(list(make_scenes.film(slope, path, (32, 24), wrap=True)))[..., 0], Camera(path, 90)
+
+
+def test_a_still_error_that_moves_past_is_no_true_flicker() -> None:
+    stops, camera = moving_error()
+    clipped = np.ones(stops.shape, bool)
+    assert evaluate.rms(np.diff(stops, axis=0)) > 0.5
+    assert evaluate.rms(evaluate.true_changes(stops, clipped, camera)) < 0.02  # interpolation at the slope's two bends
+    stops[2] += 0.5
+    changes = evaluate.true_changes(stops, clipped, camera)
+    assert evaluate.rms(changes) == pytest.approx(0.5 * np.sqrt(2 / 3), rel=0.05)  # pairs of frames share unlike areas
+
+
+def test_true_flicker_leaves_out_what_does_not_clip_in_both_frames() -> None:
+    stops, camera = moving_error()
+    clipped = np.zeros(stops.shape, bool)
+    clipped[:, 6:18, 8:24] = True
+    stops[~clipped] = 100
+    changes = evaluate.true_changes(stops, clipped, camera)
+    assert 0 < len(changes) < clipped[1:].sum()
+    assert evaluate.rms(changes) < 0.02
+
+
+def test_brightness_classes_of_two_clips_add_up() -> None:
+    first = evaluate.Brightness.of(np.array([-0.5, 1.5, 5.0]), np.array([0.5, -1.0, -3.0]))
+    second = evaluate.Brightness.of(np.array([1.25]), np.array([-3.0]))
+    assert list((first + second).rows("m")) == [
+        "| m | under 0 | 25.0% | +0.50 | 0.50 | 1.3% |",
+        "| m | 1 to 2 | 50.0% | -2.00 | 2.24 | 51.9% |",
+        "| m | over 4 | 25.0% | -3.00 | 3.00 | 46.8% |",
+    ]
+
+
 # Scenes -------------------------------------------------------------------------------------------------------------
 
 
@@ -172,17 +210,46 @@ def test_command_line(
     lines = capsys.readouterr().out.splitlines()
     error = np.diff(evaluate.pu21(np.array([100.0, 400.0])))[0] / 2**0.5  # in half of the pixels
     psnr = f"{20 * np.log10(256 / error):.1f}"
-    assert f"| flat | linear |  | {psnr} | 2.000 | 0.000 | 0.000 |  |  | 1.000 | 0 |  |  |" in lines
+    assert f"| flat | linear |  | {psnr} | 2.000 | 0.000 | 0.000 |  |  |  | 1.000 | 0 |  |  |" in lines
+    assert "| linear | 2 to 3 | 100.0% | -2.00 | 2.00 | 100.0% |" in lines
     assert "| HLRMSE | flat | 2.000 | 0.000 | 2.000 |" in lines
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["mine"]["MEAN"]["HLRMSE"] == scores["mine"]["flat"]["HLRMSE"] == 0
+
+
+def test_highlights_alone_are_taken_in_the_scale_of_what_is_well_exposed(scene: Scene, tmp_path: Path) -> None:
+    """A method that is twice as bright everywhere, and spoils the darker pixels of one row."""
+    truth = scene.truth() * np.float32(2)
+    truth[:, 5] *= 7
+    for index, frame in enumerate(truth):
+        (tmp_path / "mine" / "flat").mkdir(parents=True, exist_ok=True)
+        make_scenes.write_exr(tmp_path / "mine" / "flat" / f"{index:04d}.exr", frame)
+    clip = evaluate.from_files(tmp_path / "mine", highlights=True)(scene).clip
+    assert clip[CLIPPED] == pytest.approx(4, rel=2e-3)
+    assert np.array_equal(clip[:, 4:], scene.given()[:, 4:])
+    assert list(evaluate.parse_methods(options(methods=[f"mine={tmp_path / 'mine'}:highlights"]))) == ["mine"]
+
+
+def options(**changed: object) -> evaluate.argparse.Namespace:
+    names = ("preset", "seed", "device", "write")
+    return evaluate.argparse.Namespace(**{"run": False, "set": [], **dict.fromkeys(names), **changed})
+
+
+def test_a_scene_knows_the_path_of_its_camera(tmp_path: Path) -> None:
+    make_scenes.write_exr(tmp_path / "still.exr", np.ones((40, 80, 3), np.float32))
+    still = make_scenes.Still("grey", tmp_path / "still.exr", wrap=True)
+    scene = Scene.open(make_scenes.render(still, tmp_path, frames=3, size=(32, 24), seed=5))
+    path = make_scenes.camera_path(3, (40, 80), (32, 24), wrap=True, seed=5)
+    assert scene.camera is not None
+    assert scene.camera.turn == 80
+    assert scene.camera.path.at(2) == path.at(2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "name a METHOD"),
-        (["mine"], "METHOD 'mine' must be linear or NAME=DIR"),
+        (["mine"], "METHOD 'mine' must be linear, NAME=DIR or NAME=DIR:highlights"),
         (["mine=nowhere"], "has 0 .exr files for 3 frames"),
         (["linear", "--seed", "3"], "belong to --run"),
         (["linear", "--only", "other"], "has no folder other"),
@@ -220,10 +287,12 @@ def test_run_times_and_scores_what_expand_returns(
 
 
 def test_worst_scene_has_the_sign_of_the_column() -> None:
-    bottom = {name: {"JOD": 5.0, "PUPSNR": 20.0, "HLRMSE": 1.0, "FLICK": np.nan} for name in ("a", "b")}
+    bottom = {
+        name: {"JOD": 5.0, "PUPSNR": 20.0, "HLRMSE": 1.0, "FLICK": np.nan, "TFLICK": np.nan} for name in ("a", "b")
+    }
     method = {
-        "a": {"JOD": 7.0, "PUPSNR": 19.0, "HLRMSE": 0.5, "FLICK": np.nan},
-        "b": {"JOD": 6.0, "PUPSNR": 25.0, "HLRMSE": 1.25, "FLICK": np.nan},
+        "a": {"JOD": 7.0, "PUPSNR": 19.0, "HLRMSE": 0.5, "FLICK": np.nan, "TFLICK": np.nan},
+        "b": {"JOD": 6.0, "PUPSNR": 25.0, "HLRMSE": 1.25, "FLICK": np.nan, "TFLICK": np.nan},
     }
     lines = evaluate.worst_against_floor(method, bottom).splitlines()[2:]
     assert lines == [
