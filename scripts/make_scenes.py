@@ -46,6 +46,10 @@ LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 """Luminance of linear RGB with BT.709 primaries (ITU-R BT.709-6, item 3.2, four digits)."""
 
 HALF_MAX = 65504.0
+HEADROOM = 2.0
+"""Stops from the mean of log2 light to white for the meter "log", which lets bright windows clip."""
+LEAST_LIGHT = 1e-6
+"""Light below which it counts as this for the meter."""
 CC0_STILLS = ("courtyard", "forest", "interior")
 CC0_PACKAGE = "blender-data"
 CC0_FOLDER = Path("usr/share/blender/datafiles/studiolights/world")
@@ -175,6 +179,14 @@ def camera_path(frames: int, still: tuple[int, int], size: tuple[int, int], wrap
     return CameraPath(x, y, zoom, roll)
 
 
+def shaken(path: CameraPath, shake: float, seed: int) -> CameraPath:
+    """The path as a hand holds the camera: a tremor of so many pixels (RMS) of the still, smooth over two frames."""
+    rng = np.random.default_rng((seed, 1))
+    tremor = cv2.GaussianBlur(rng.normal(size=(len(path.x), 2)), (1, 0), sigmaX=1e-3, sigmaY=1.5)
+    x, y = (shake * tremor / np.sqrt((tremor**2).mean())).T
+    return CameraPath(path.x + x, path.y + y, path.zoom, path.roll)
+
+
 def enlarge(still: Image, size: tuple[int, int]) -> Image:
     """Scale a still up where it would not hold a frame of `size` = (width, height) and room to move."""
     factor = max(size[0] / still.shape[1], size[1] / still.shape[0]) * 1.15
@@ -209,7 +221,17 @@ def metered_level(rgb: Image) -> Any:
     return max(square.mean() * 4, np.percentile(square, 90))
 
 
-def exposed(shots: Iterator[Image], cap: float, share: float = 1 / 15) -> Iterator[tuple[Image, float]]:
+def logarithmic_level(rgb: Image) -> Any:
+    """The level that a camera makes SDR white that weighs all of the picture: some stops over the mean of log2."""
+    return 2 ** (np.log2(np.maximum(rgb @ LUMA, LEAST_LIGHT)).mean() + HEADROOM)
+
+
+METERS = {"centre": metered_level, "log": logarithmic_level}
+
+
+def exposed(
+    shots: Iterator[Image], cap: float, share: float = 1 / 15, meter: str = "centre"
+) -> Iterator[tuple[Image, float]]:
     """Expose each shot so that SDR white is 1.0, the level following the meter by a share of the way per frame.
 
     Yields (linear frame, at most `cap`; gain applied to the still). Metering and its lag follow the protocol of
@@ -217,7 +239,7 @@ def exposed(shots: Iterator[Image], cap: float, share: float = 1 / 15) -> Iterat
     """
     level = 0.0
     for shot in shots:
-        metered = metered_level(shot)
+        metered = METERS[meter](shot)
         level = metered * share + level * (1 - share) if level else metered
         yield np.minimum(shot / level, cap), 1 / float(level)
 
@@ -252,10 +274,13 @@ def render(
     transfer: str = "srgb",
     cap: float = 64.0,
     crf: int | None = None,
+    meter: str = "centre",
+    shake: float = 0.0,
 ) -> Path:
     """Film one still into `out`/NAME and return that folder; the module's docstring lists what is in it.
 
-    `cap`: brightest truth, times SDR white; `crf`: also encode the SDR frames as H.264 at this quality.
+    `cap`: brightest truth, times SDR white; `crf`: also encode the SDR frames as H.264 at this quality;
+    `meter`: one of METERS; `shake`: pixels of the still by which the hand trembles.
     """
     folder = out / still.name
     hdr, sdr = folder / "hdr", folder / "sdr"
@@ -265,7 +290,10 @@ def render(
     per_frame = []
     picture = enlarge(read_exr(still.path), size)
     path = camera_path(frames, (picture.shape[0], picture.shape[1]), size, still.wrap, seed)
-    for index, (linear, gain) in enumerate(exposed(film(picture, path, size, still.wrap), cap)):
+    if shake:
+        path = shaken(path, shake, seed)
+    shots = film(picture, path, size, still.wrap)
+    for index, (linear, gain) in enumerate(exposed(shots, cap, meter=meter)):
         codes = np.round(255 * ENCODE[transfer](linear)).astype(np.uint8)
         write_exr(hdr / f"{index:04d}.exr", linear)
         cv2.imwrite(str(sdr / f"{index:04d}.png"), codes[..., ::-1])  # OpenCV wants BGR
@@ -303,6 +331,8 @@ def main() -> None:
     parser.add_argument("--transfer", choices=sorted(ENCODE), default="srgb", help="bt1886: as BT.709 video is encoded")
     parser.add_argument("--cap", type=float, default=64.0, help="brightest truth, times SDR white")
     parser.add_argument("--h264", type=int, metavar="CRF", help="encode the SDR frames too; needs --transfer bt1886")
+    parser.add_argument("--meter", choices=sorted(METERS), default="centre", help="log: bright windows clip")
+    parser.add_argument("--shake", type=float, default=0.0, metavar="PIXELS", help="how far the hand trembles, RMS")
     options = parser.parse_intermixed_args()
     if options.h264 is not None and options.transfer != "bt1886":
         parser.error("--h264 writes a file tagged BT.709: it needs --transfer bt1886")
@@ -329,6 +359,8 @@ def main() -> None:
             transfer=options.transfer,
             cap=options.cap,
             crf=options.h264,
+            meter=options.meter,
+            shake=options.shake,
         )
 
 

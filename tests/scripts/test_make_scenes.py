@@ -76,6 +76,23 @@ def test_path_of_a_known_seed() -> None:
     assert path.x == pytest.approx([794.3021, 1197.5021], abs=1e-3)
 
 
+def test_a_hand_trembles_around_the_same_path() -> None:
+    path = make_scenes.camera_path(40, (512, 1024), (448, 256), wrap=True, seed=7)
+    shaken = make_scenes.shaken(path, 2.0, seed=7)
+    steps = np.concatenate([shaken.x - path.x, shaken.y - path.y])
+    assert np.sqrt((steps**2).mean()) == pytest.approx(2)
+    assert np.array_equal(shaken.zoom, path.zoom)
+
+
+def test_the_logarithmic_meter_lets_a_bright_window_clip() -> None:
+    """A tenth of the picture five stops brighter than the rest: its own mean of stops and the headroom are white."""
+    picture = np.full((10, 10, 3), 0.1, np.float32)
+    picture[0] *= 32
+    level = make_scenes.logarithmic_level(picture)
+    assert np.log2(level / 0.1) == pytest.approx(0.5 + make_scenes.HEADROOM, abs=1e-3)
+    assert level < picture.max()
+
+
 def test_exposure_follows_the_meter_slowly() -> None:
     """A grey that doubles: metered at 4 times its mean, then a fifteenth of the way to twice that."""
     shots = iter([np.full((8, 8, 3), 0.1, np.float32), np.full((8, 8, 3), 0.2, np.float32)])
