@@ -56,7 +56,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vszhdrv
-from vszhdrv.export import write_onnx
+from vszhdrv.command.export import write_onnx
 from vszhdrv.plugin import frames, learning
 from vszhdrv.zhdrv import consensus, hardware, sampling, training
 from vszhdrv.zhdrv.config import Config

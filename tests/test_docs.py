@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import vapoursynth as vs
 
-from vszhdrv import arguments
+from vszhdrv.command import arguments
 from vszhdrv.light import ClipLight, FrameLight, encoder_arguments
 from vszhdrv.zhdrv.config import PRESETS
 

@@ -10,13 +10,26 @@ VapourSynth; a name is loaded when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .plugin.functions import expand, mask, train, version, write_exr
     from .plugin.learning import Event, Job, check_options, prepare
     from .zhdrv.config import Config
 
-__all__ = ["Config", "Event", "Job", "check_options", "expand", "mask", "prepare", "train", "version", "write_exr"]
-__version__ = "0.1.0"
+__all__ = [
+    "Config",
+    "Event",
+    "Job",
+    "__version__",
+    "check_options",
+    "expand",
+    "mask",
+    "prepare",
+    "train",
+    "version",
+    "write_exr",
+]
 
 _MODULES = {
     "Config": ".zhdrv.config",

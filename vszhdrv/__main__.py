@@ -2,6 +2,6 @@
 
 import sys
 
-from vszhdrv.cli import main
+from vszhdrv.command.cli import main
 
 sys.exit(main())

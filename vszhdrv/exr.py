@@ -15,7 +15,6 @@ import re
 import secrets
 import struct
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,9 +24,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vszhdrv import __version__
-from vszhdrv.targets import check_utf8
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.files import check_utf8, put_in_place, sweep
+from vszhdrv.version import __version__
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 
@@ -219,7 +217,7 @@ def write(
         _write_file(part, dict(zip("RGB", stored, strict=True)), _attributes(header, frame))
         if not is_valid(part, width, height):  # OpenEXR hears of a full disk, but not while it closes a file
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        checkpoint.put_in_place(part, path)
+        put_in_place(part, path)
     except RuntimeError as error:
         raise OSError(f"{path} could not be written: {str(error).replace(str(part), str(path))}") from error
     finally:
@@ -322,18 +320,6 @@ def _name(file: BinaryIO) -> bytes:
     return name
 
 
-def sweep(folder: Path, pattern: str = f".*{_PART_SUFFIX}", *, older_than: float = _STALE_SECONDS) -> int:
-    """Remove the temporaries that killed writers left in `folder`: those untouched for `older_than` seconds, so that
-    the files of other processes at work stay. So do those that can't be removed. Returns how many went."""
-    gone = 0
-    for part in folder.glob(pattern):
-        with contextlib.suppress(OSError):  # finished or swept meanwhile; or in a shared folder, and someone else's
-            if time.time() - part.stat().st_mtime > older_than:
-                part.unlink()
-                gone += 1
-    return gone
-
-
 def read(path: str | Path) -> NDArray[np.float32]:
     """The RGB pixels of an EXR file as (H, W, 3) float32. Raises OSError where they can't all be read."""
     import OpenEXR
@@ -359,7 +345,7 @@ class Sequence:
         self._path_of = parse_filename(pattern)
         self._counted: set[int] = set()
         self._lock = threading.Lock()
-        sweep(self.path(0).parent)
+        sweep(self.path(0).parent, f".*{_PART_SUFFIX}", _STALE_SECONDS)
 
     def path(self, frame: int) -> Path:
         """Where frame `frame` of the clip, counted from 0, goes."""

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv.exr import CHROMATICITIES, SDR_WHITE_NITS, chromaticities
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.files import write_whole
 
 PQ_MAX_NITS: Final = 10_000.0  # SMPTE ST 2084
 BLACK_NITS: Final = 0.1  # BT.1886 reaches it at 8-bit code 25: above a bar's coding noise, below any picture's shadows
@@ -256,7 +256,7 @@ class ClipLight:
         size = np.array([self.width, self.height])
         np.savez_compressed(content, key=np.array(key), size=size, nits=self._nits, lit=self._lit)
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_whole(path, content.getbuffer())
+        write_whole(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: Path, key: str) -> "ClipLight | None":

@@ -24,7 +24,7 @@ import torch
 import vapoursynth as vs
 from PIL import Image
 
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.store import weight_files
 
 WIDTH, HEIGHT, LENGTH = 64, 48, 8
 STEPS = 50  # an epoch of the fast preset
@@ -259,7 +259,7 @@ def going_on_from(vspipe: Vspipe) -> int:
 def assert_same_networks(one: Path, other: Path) -> None:
     for name in (".safetensors", ".last.safetensors"):
         paths = [weights_in(cache).with_suffix(name) for cache in (one, other)]
-        ours, theirs = (checkpoint.read_weights(path)[0] for path in paths)
+        ours, theirs = (weight_files.read_weights(path)[0] for path in paths)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[tensor], theirs[tensor]) for tensor in ours)
 
@@ -514,12 +514,12 @@ def test_train_of_a_cached_clip_returns_its_path_or_a_copy(trained: Path, tmp_pa
     assert Path(os.fsdecode(vs.core.zhdrv.Train(source(), epochs=1, device="cpu"))) == trained
     copy = tmp_path / "copy.safetensors"
     vs.core.zhdrv.Train(source(), epochs=1, device="cpu", path=str(copy))
-    assert checkpoint.read_metadata(copy) == checkpoint.read_metadata(trained)
+    assert weight_files.read_metadata(copy) == weight_files.read_metadata(trained)
     assert not [line for line in log if "zhdrv: training" in line]
 
 
 def test_the_header_says_what_it_was_learned_from(trained: Path) -> None:
-    metadata = checkpoint.read_metadata(trained)
+    metadata = weight_files.read_metadata(trained)
     facts = json.loads(metadata["facts"])
     assert len(facts["clip"]) == 64 and facts["length"] == LENGTH
     assert facts["settings"]["preset"] == "fast" and facts["settings"]["epochs"] == 1

@@ -210,9 +210,9 @@ def test_ctrl_c_during_training_ends_soon_and_the_next_run_goes_on(
 
 
 def steps_in(state: Path) -> int:
-    from vszhdrv.zhdrv import checkpoint
+    from vszhdrv.store import weight_files
 
-    return int(checkpoint.read_state(state)["step"])
+    return int(weight_files.read_state(state)["step"])
 
 
 def test_the_installed_command() -> None:

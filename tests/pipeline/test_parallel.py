@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.store import weight_files
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]
 TRAIN = ["vszhdrv", "train", "shot", "--device", "cpu"]
@@ -70,8 +70,8 @@ def test_two_processes_leave_what_one_leaves(folder: Path) -> None:
     assert one.name == two.name  # the same key
     assert losses(two) == pytest.approx(losses(one), rel=1e-3)
     assert stored(folder / "two") == ["last.safetensors", "safetensors"]
-    weights, metadata = checkpoint.read_weights(two / "ckpt" / "best.safetensors")
-    expected, _ = checkpoint.read_weights(one / "ckpt" / "best.safetensors")
+    weights, metadata = weight_files.read_weights(two / "ckpt" / "best.safetensors")
+    expected, _ = weight_files.read_weights(one / "ckpt" / "best.safetensors")
     for name, tensor in weights.items():
         torch.testing.assert_close(tensor, expected[name], rtol=0.02, atol=5e-3)
     assert metadata["processes"] == "2"
@@ -111,7 +111,7 @@ class Torchrun:
 
 def step(cache: Path) -> int:
     (state,) = cache.rglob("*.state")
-    return int(checkpoint.read_state(state)["step"])
+    return int(weight_files.read_state(state)["step"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")

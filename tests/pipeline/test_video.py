@@ -19,7 +19,7 @@ import vapoursynth as vs
 from PIL import Image
 
 import vszhdrv
-from vszhdrv import cli, video
+from vszhdrv.command import cli, ffmpeg
 
 # x265 3.5 writes past its buffers where a picture is narrower than 64 pixels and rich in detail, turned ones too.
 WIDTH, HEIGHT, LENGTH = 128, 96, 12
@@ -31,7 +31,7 @@ MINUS_ONE = (-1 << 16 & 0xFFFFFFFF).to_bytes(4, "big")
 
 def usable() -> bool:
     try:
-        video.find_programs()
+        ffmpeg.find_programs()
     except RuntimeError:
         return False
     return True
@@ -61,7 +61,7 @@ def source(media: Path) -> Path:
     """An SDR clip with sound. All sources here have its pictures, so that one network serves all."""
     path = media / "source.mp4"
     length = f"{LENGTH * 1001 / 24000:.6f}"
-    ffmpeg("-f", "lavfi", "-i", RAMP, "-f", "lavfi", "-i", f"sine=d={length}", "-frames:v", LENGTH,
+    run_ffmpeg("-f", "lavfi", "-i", RAMP, "-f", "lavfi", "-i", f"sine=d={length}", "-frames:v", LENGTH,
            "-pix_fmt", "yuv420p", "-c:v", "libx264", "-qp", 0, "-bf", 2, *BT709, "-c:a", "aac", path)  # fmt: skip
     return path
 
@@ -83,7 +83,7 @@ def hdr10(media: Path, source: Path, zhdrv: Callable[..., int]) -> Path:
     return media / "hdr10.mkv"
 
 
-def ffmpeg(*arguments: object) -> bytes:
+def run_ffmpeg(*arguments: object) -> bytes:
     command = ["ffmpeg", "-nostdin", "-hide_banner", "-v", "error", "-y", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
@@ -116,11 +116,11 @@ def times(path: Path, kind: str = "v") -> list[float]:
 
 def sound(path: Path) -> bytes:
     """A digest of the audio packets."""
-    return ffmpeg("-i", path, "-map", "0:a", "-c", "copy", "-f", "md5", "-")
+    return run_ffmpeg("-i", path, "-map", "0:a", "-c", "copy", "-f", "md5", "-")
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if video.PART in path.name]
+    return [path for path in folder.iterdir() if ffmpeg.PART in path.name]
 
 
 def test_hdr10_file(source: Path, hdr10: Path, media: Path, zhdrv: Callable[..., int]) -> None:
@@ -194,7 +194,7 @@ def test_the_file_holds_the_light_that_expand_gives(
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_variable_frame_rate_stays_in_step(source: Path, media: Path, zhdrv: Callable[..., int], suffix: str) -> None:
     uneven = media / f"uneven{suffix}"
-    ffmpeg("-i", source, "-vf", "setpts='(N+0.4*mod(N,3)+if(gt(N,6),5,0))/25/TB'", "-fps_mode", "passthrough",
+    run_ffmpeg("-i", source, "-vf", "setpts='(N+0.4*mod(N,3)+if(gt(N,6),5,0))/25/TB'", "-fps_mode", "passthrough",
            "-enc_time_base", "1:90000", "-c:v", "libx264", "-qp", 0, *BT709, "-c:a", "copy", uneven)  # fmt: skip
     out = media / f"variable{suffix}"
     assert zhdrv(uneven, "--out", out) == 0
@@ -212,7 +212,7 @@ def test_sound_that_begins_before_the_pictures(
     late, chapters = media / "late.mkv", media / "chapters.txt"
     marks = [f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\n" for start, end in ((0, 250), (250, 400))]
     chapters.write_text(";FFMETADATA1\n" + "".join(marks))
-    ffmpeg("-itsoffset", "0.2", "-i", source, "-i", source, "-i", chapters, "-map", "0:v", "-map", "1:a",
+    run_ffmpeg("-itsoffset", "0.2", "-i", source, "-i", source, "-i", chapters, "-map", "0:v", "-map", "1:a",
            "-map_chapters", 2, "-c", "copy", late)  # fmt: skip
     out = media / f"in_step{suffix}"
     assert zhdrv(late, "--out", out) == 0
@@ -229,7 +229,7 @@ def test_a_recording_that_begins_within_a_group_of_pictures(
 ) -> None:
     """As broadcasts are recorded: its sound is there from the beginning, its pictures from the next key frame."""
     whole, cut, out = media / "whole.ts", media / "cut.ts", media / "cut.mkv"
-    ffmpeg("-stream_loop", 2, "-i", source, "-c:v", "libx264", "-g", LENGTH, "-bf", 2, *BT709, "-c:a", "mp2", whole)
+    run_ffmpeg("-stream_loop", 2, "-i", source, "-c:v", "libx264", "-g", LENGTH, "-bf", 2, *BT709, "-c:a", "mp2", whole)
     packets = whole.read_bytes()
     cut.write_bytes(packets[len(packets) // 188 // 8 * 188 :])
     assert zhdrv(cut, "--out", out) == 0
@@ -243,7 +243,7 @@ def test_a_recording_that_begins_within_a_group_of_pictures(
 def test_the_file_says_the_shape_of_its_pixels(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
     """Not the stream in it."""
     shaped, out = media / "shaped.mkv", media / "shaped_hdr.mkv"
-    ffmpeg("-i", source, "-aspect", "2:1", "-c", "copy", shaped)
+    run_ffmpeg("-i", source, "-aspect", "2:1", "-c", "copy", shaped)
     assert zhdrv(shaped, "--out", out) == 0
     ratios = [streams(path)["video"]["sample_aspect_ratio"] for path in (shaped, out)]
     assert ratios[0] == ratios[1] != "1:1"
@@ -251,7 +251,7 @@ def test_the_file_says_the_shape_of_its_pixels(source: Path, media: Path, zhdrv:
 
 def test_anamorphic_and_rotated(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
     wide = media / "wide.mp4"
-    ffmpeg("-i", source, "-an", "-vf", "setsar=4/3", "-c:v", "libx264", "-qp", 0, *BT709, wide)
+    run_ffmpeg("-i", source, "-an", "-vf", "setsar=4/3", "-c:v", "libx264", "-qp", 0, *BT709, wide)
     assert zhdrv(wide, "--out", media / "wide.mkv") == 0
     picture = streams(media / "wide.mkv")["video"]
     assert (picture["width"], picture["height"], picture["sample_aspect_ratio"]) == (WIDTH, HEIGHT, "4:3")
@@ -271,7 +271,7 @@ def test_anamorphic_and_rotated(source: Path, media: Path, zhdrv: Callable[..., 
     assert (picture["width"], picture["height"], picture["sample_aspect_ratio"]) == (HEIGHT, WIDTH, "3:4")
     assert "audio" not in streams(media / "upright.mp4")
     before, after = (
-        np.frombuffer(ffmpeg("-i", path, "-frames:v", 1, "-f", "rawvideo", "-pix_fmt", "gray", "-"), np.uint8)
+        np.frombuffer(run_ffmpeg("-i", path, "-frames:v", 1, "-f", "rawvideo", "-pix_fmt", "gray", "-"), np.uint8)
         for path in (turned, media / "upright.mp4")
     )
     assert np.corrcoef(before, after)[0, 1] > 0.9
@@ -332,9 +332,9 @@ def test_levels_are_of_every_frame(media: Path, zhdrv: Callable[..., int], capsy
 def test_exact_rate(source: Path, media: Path, zhdrv: Callable[..., int]) -> None:
     """The stream's own clock, which a film's nanoseconds alone would make 19001/317."""
     fast = media / "fast.mp4"
-    ffmpeg("-r", "60000/1001", "-i", source, "-an", "-c:v", "libx264", "-qp", 0, *BT709, fast)
+    run_ffmpeg("-r", "60000/1001", "-i", source, "-an", "-c:v", "libx264", "-qp", 0, *BT709, fast)
     assert zhdrv(fast, "--out", media / "fast.mkv") == 0
-    ffmpeg("-i", media / "fast.mkv", "-c", "copy", media / "fast.hevc")
+    run_ffmpeg("-i", media / "fast.mkv", "-c", "copy", media / "fast.hevc")
     assert streams(media / "fast.hevc")["video"]["r_frame_rate"] == "60000/1001"
     assert times(media / "fast.mkv") == pytest.approx(times(fast), abs=1.1e-3)
 
@@ -351,9 +351,9 @@ def test_title_chapters_and_every_track_of_sound(
     about.write_text(f";FFMETADATA1\ntitle=A film\n{chapters}")
     told = ("-map_metadata", 1, "-map_chapters", 1, "-c:v", "copy")
     full, mute = media / f"full_source{suffix}.mkv", media / f"mute_source{suffix}.mkv"
-    ffmpeg("-i", source, "-i", about, "-map", "0:v", "-map", "0:a", "-map", "0:a", *told,
+    run_ffmpeg("-i", source, "-i", about, "-map", "0:v", "-map", "0:a", "-map", "0:a", *told,
            "-c:a:0", "flac", "-c:a:1", "copy", "-metadata:s:a:1", "language=deu", full)  # fmt: skip
-    ffmpeg("-i", source, "-i", about, "-map", "0:v", *told, mute)
+    run_ffmpeg("-i", source, "-i", about, "-map", "0:v", *told, mute)
     for path, tracks in ((full, ["flac", "aac"]), (mute, [])):
         out = media / f"{path.stem}_out{suffix}"
         assert zhdrv(path, "--out", out) == 0
@@ -370,7 +370,7 @@ def test_sound_that_the_container_can_not_hold(
 ) -> None:
     """Told before anything is opened or learned; and what was there stays."""
     pcm = media / "pcm.mkv"
-    ffmpeg("-i", source, "-c:v", "copy", "-c:a", "pcm_s16le", pcm)
+    run_ffmpeg("-i", source, "-c:v", "copy", "-c:a", "pcm_s16le", pcm)
     target = media / "kept.mp4"
     target.write_text("an earlier film")
     assert zhdrv(pcm, "--out", target, "--overwrite", "--seed", 99) == 2
@@ -385,7 +385,7 @@ def test_sound_that_nobody_knows_is_left_out_with_a_word(
 ) -> None:
     """As phones record spatial audio beside stereo, with a codec that has no name in ffmpeg."""
     phone = media / "phone.mp4"
-    ffmpeg("-i", source, "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c", "copy", phone)
+    run_ffmpeg("-i", source, "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c", "copy", phone)
     before, stereo, spatial = phone.read_bytes().split(b"mp4a")
     phone.write_bytes(before + b"mp4a" + stereo + b"apac" + spatial.replace(b"esds", b"dapa"))
     assert zhdrv(phone, "--out", media / "phone_out.mp4") == 0

@@ -16,7 +16,7 @@ import vapoursynth as vs
 import vszhdrv
 from vszhdrv import exr
 from vszhdrv.plugin import frames
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.store import weight_files
 from vszhdrv.zhdrv.expansion import Expander
 
 core = vs.core
@@ -147,7 +147,7 @@ def test_the_papers_preset_from_end_to_end(make_clip: MakeClip, own_cache: Path)
     result = pixels(out, 1)
     assert np.isfinite(result).all() and (result >= linear(clip, 1)).all()
     (stored,) = (path for path in own_cache.rglob("*.safetensors") if ".last." not in path.name)
-    weights, metadata = checkpoint.read_weights(stored)
+    weights, metadata = weight_files.read_weights(stored)
     assert metadata["preset"] == "paper"
     assert sum(tensor.numel() for tensor in weights.values()) == 3_542_342
     # steps of the expansion are no matter of training: found, not trained again

@@ -16,7 +16,8 @@ import vapoursynth as vs
 
 from vszhdrv.plugin import frames, learning
 from vszhdrv.plugin.learning import Event, Job, prepare
-from vszhdrv.zhdrv import camera, checkpoint, compression, sampling
+from vszhdrv.store import weight_files
+from vszhdrv.zhdrv import camera, compression, sampling
 from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP, Expander
 from vszhdrv.zhdrv.network import UNet
 
@@ -142,7 +143,7 @@ def test_without_a_store_the_network_is_the_jobs_own(make_clip: MakeClip, own_ca
     assert job.trained is not None and job.trained.path is None
     assert list(own_cache.rglob("*")) == []
     path = job.write_weights(tmp_path / "own.safetensors")
-    assert same(checkpoint.read_weights(path)[0], weights(job))
+    assert same(weight_files.read_weights(path)[0], weights(job))
     with pytest.raises(OSError, match="name a file with path"):
         job.write_weights(None)
 
@@ -380,7 +381,7 @@ def test_a_run_folder_gets_best_and_last(make_clip: MakeClip, tmp_path: Path) ->
     learned(job)
     job.save_weights(tmp_path / "ckpt")
     assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == ["best.safetensors", "last.safetensors"]
-    assert same(checkpoint.read_weights(tmp_path / "ckpt" / "best.safetensors")[0], weights(job))
+    assert same(weight_files.read_weights(tmp_path / "ckpt" / "best.safetensors")[0], weights(job))
 
 
 def test_training_off_and_nothing_there(make_clip: MakeClip) -> None:

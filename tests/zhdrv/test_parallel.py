@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from vszhdrv.zhdrv import checkpoint, sampling
+from vszhdrv.store import weight_files
+from vszhdrv.zhdrv import sampling
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.network import Lattice, new_network
 from vszhdrv.zhdrv.parallel import Shared, Team, Work
@@ -90,8 +91,8 @@ def test_they_learn_what_one_learns(tmp_path: Path) -> None:
     state: dict[str, Any] = {}
     for progress in train(panning(), PAPER, CPU, "fp32"):
         if progress.step == 7:
-            checkpoint.write_state(tmp_path / "state", progress.state())
-            state = checkpoint.read_state(tmp_path / "state")
+            weight_files.write_state(tmp_path / "state", progress.state())
+            state = weight_files.read_state(tmp_path / "state")
             break
     works = [
         Work(panning(), PAPER, CPU, "fp32", None),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from vszhdrv.zhdrv import camera, checkpoint, compression, losses, sampling, training
+from vszhdrv.store import weight_files
+from vszhdrv.zhdrv import camera, compression, losses, sampling, training
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.consensus import Consensus
 from vszhdrv.zhdrv.expansion import Expander
@@ -164,8 +165,8 @@ def test_the_pooling_mixes_are_trained_and_come_back_bit_for_bit(config: Config,
     assert all(tensor != 0.5 for tensor in mixes.values())
     assert len({tensor.item() for tensor in mixes.values()}) == 2
 
-    checkpoint.write_weights(tmp_path / "net.safetensors", progress.best, {})
-    read, _ = checkpoint.read_weights(tmp_path / "net.safetensors")
+    weight_files.write_weights(tmp_path / "net.safetensors", progress.best, {})
+    read, _ = weight_files.read_weights(tmp_path / "net.safetensors")
     assert same(read, progress.best)
     linear = torch.rand(1, 3, 17, 23) * 1.2
     pictures = [
@@ -207,11 +208,11 @@ def test_a_stopped_training_goes_on_bit_for_bit(config: Config, stop: int, tmp_p
     whole = trained(config)
     for progress in train(panning(), config, CPU, "fp32"):
         if progress.step == stop:
-            checkpoint.write_state(path, progress.state())
+            weight_files.write_state(path, progress.state())
             break
-    going_on = train(panning(), config, CPU, "fp32", checkpoint.read_state(path))
+    going_on = train(panning(), config, CPU, "fp32", weight_files.read_state(path))
     steps = [progress.step for progress in going_on if not progress.comparing]
-    resumed = trained(config, state=checkpoint.read_state(path))
+    resumed = trained(config, state=weight_files.read_state(path))
     assert steps == list(range(stop + 1, whole.steps + 1))
     assert same(resumed.weights, whole.weights) and same(resumed.best, whole.best)
     assert [{**row, "seconds": 0} for row in resumed.rows] == [{**row, "seconds": 0} for row in whole.rows]

@@ -13,8 +13,8 @@ import vapoursynth as vs
 
 import vszhdrv
 from vszhdrv import exr, light
+from vszhdrv.files import check_target
 from vszhdrv.progress import Meters, duration
-from vszhdrv.targets import check_target
 
 from . import frames
 from .frames import Pixels, Props

@@ -21,10 +21,10 @@ import vapoursynth as vs
 from numpy.typing import NDArray
 
 import vszhdrv
-from vszhdrv.store import Slot, Store
-from vszhdrv.store import folder as store_folder
-from vszhdrv.store import key as store_key
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.store import weight_files
+from vszhdrv.store.store import Slot, Store
+from vszhdrv.store.store import folder as store_folder
+from vszhdrv.store.store import key as store_key
 from vszhdrv.zhdrv.config import RECIPE, Config
 
 from . import expanding, frames, lazy, material
@@ -81,15 +81,15 @@ class Trained:
     @classmethod
     def read(cls, path: Path, last_path: Path | None = None) -> Trained:
         """The network of a file that was verified. Loads no torch."""
-        return cls(checkpoint.read_metadata(path), path, path.read_bytes(), last_path)
+        return cls(weight_files.read_metadata(path), path, path.read_bytes(), last_path)
 
     def weights(self) -> Weights:
         """The weights to expand with."""
-        return self.best if self.content is None else checkpoint.tensors(self.content)  # type: ignore[return-value]
+        return self.best if self.content is None else weight_files.tensors(self.content)  # type: ignore[return-value]
 
     def last_weights(self) -> Weights | None:
         """The weights after the last step, where they were kept."""
-        return self.last if self.last_path is None else checkpoint.read_weights(self.last_path)[0]
+        return self.last if self.last_path is None else weight_files.read_weights(self.last_path)[0]
 
 
 def check_options(
@@ -175,7 +175,7 @@ def _given_weights(path: Path, config: Config) -> Trained:
     if not path.is_file():
         raise ValueError(f"weights must be a file of a trained network: there is no file {path}")
     try:
-        metadata = checkpoint.verify(path)
+        metadata = weight_files.verify(path)
     except ValueError as error:
         raise ValueError(f"weights can't be used: {error}") from error
     if json.loads(metadata.get("network", "null")) != architecture(config):
@@ -245,7 +245,7 @@ class Job:
             "colour": vars(self.colour),
             "settings": self.config.training_settings(),
             "recipe": RECIPE,
-            "format": checkpoint.FORMAT,
+            "format": weight_files.FORMAT,
         }
 
     @property
@@ -429,7 +429,7 @@ class Job:
         """
         assert self.trained is not None
         if path is not None:
-            checkpoint.write_weights(path, self.trained.weights(), self.trained.metadata)
+            weight_files.write_weights(path, self.trained.weights(), self.trained.metadata)
             return path
         if self.trained.path is None:
             raise OSError(f"the network could not be kept in {self.store.networks}: name a file with path")
@@ -441,7 +441,7 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         for name, weights in (("last", self.trained.last_weights()), ("best", self.trained.weights())):
             if weights is not None:
-                checkpoint.write_weights(folder / f"{name}.safetensors", weights, self.trained.metadata)
+                weight_files.write_weights(folder / f"{name}.safetensors", weights, self.trained.metadata)
 
     def recs(self) -> dict[str, NDArray[np.uint8]]:
         """What has been learned so far, on the most over-exposed training frame: (H,W,3) display-encoded pictures.

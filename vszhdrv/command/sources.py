@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vszhdrv.targets import check_utf8
+from vszhdrv.files import check_utf8
 
 if TYPE_CHECKING:
     import vapoursynth as vs

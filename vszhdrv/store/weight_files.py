@@ -1,8 +1,8 @@
-"""Weights and training state, to and from bytes on disk: the one place of the core that touches files.
+"""Weights and training state, to and from files.
 
-It stands apart so that one set of promises holds for every file of ours, whoever asks for it:
+It stands apart so that one set of promises holds for each of these files, whoever asks for it:
 
-- A file appears whole or not at all: written beside its destination, flushed to the disk, then renamed.
+- A file appears whole or not at all (`files.write_whole`).
 - A file is read whole or refused: lengths, checksums and the format's version are checked before a number is used.
 - Nothing that is read can run code: weights are safetensors, state is read with ``weights_only=True``.
 
@@ -14,29 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
-import time
-import uuid
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vszhdrv import files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
 """Version of both files' layout; a file of another version is refused, not guessed at."""
-
-TEMPORARY = ".tmp"
-"""How the names of unfinished files end: ``NAME.RANDOM.tmp`` beside NAME. A killed writer leaves one behind."""
-
-WINDOWS = os.name == "nt"
-"""Where an open file can not be replaced, and a folder not be opened."""
-PATIENCE_SECONDS = 2.0
-"""A file is put in its place this long after the first try at most."""
 
 _FORMAT_ENTRY = "vszhdrv_format"
 _DIGEST_ENTRY = "data_blake2b"
@@ -61,7 +51,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = _data(save(plain))  # the header's content does not move a byte of the data: saved once to be digested
     ours = {_FORMAT_ENTRY: str(FORMAT), _DIGEST_ENTRY: _digest(data)}
-    write_whole(path, save(plain, metadata={**metadata, **ours}))
+    files.write_whole(path, save(plain, metadata={**metadata, **ours}))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -128,7 +118,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
     buffer = io.BytesIO()  # torch's own file writer turns a full disk into a RuntimeError
     torch.save({"format": FORMAT, "state": dict(state)}, buffer)
-    write_whole(path, buffer.getbuffer())
+    files.write_whole(path, buffer.getbuffer())
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -172,51 +162,3 @@ def _check(path: Path, metadata: Mapping[str, str], content: bytes) -> None:
         raise ValueError(f"{path} holds weights of format {version}, this version of vszhdrv reads format {FORMAT}")
     if metadata.get(_DIGEST_ENTRY) != _digest(_data(content)):
         raise ValueError(f"{path} is damaged: its weights do not match their checksum")
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Make `path` hold `content`, or leave everything as it was and raise OSError in one sentence."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            put_in_place(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        kind = PermissionError if isinstance(error, PermissionError) else OSError
-        raise kind(f"{path.name} can't be written into the folder {path.parent}: {error.strerror or error}") from error
-    if not WINDOWS:  # which opens no folders, and journals its renames
-        with suppress(OSError):  # some network file systems can't; the file is in its place all the same
-            _sync_folder(path.parent)
-
-
-def put_in_place(part: Path, path: Path) -> None:
-    """Rename `part` to `path`, replacing what is there.
-
-    Windows refuses that while another program has either of them open. Indexers and virus scanners do so for moments,
-    just when a file is new, so that it is tried again. Raises OSError as `Path.replace`.
-    """
-    begun = time.monotonic()
-    while True:
-        try:
-            part.replace(path)
-            return
-        except PermissionError:
-            if not WINDOWS or time.monotonic() - begun > PATIENCE_SECONDS:
-                raise
-            time.sleep(0.05)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

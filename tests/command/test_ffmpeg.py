@@ -20,7 +20,8 @@ import vapoursynth as vs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vszhdrv import cli, light, matroska, video
+from vszhdrv import light
+from vszhdrv.command import cli, delivery, ffmpeg, matroska
 
 BT2020_LUMA = (0.2627, 0.6780, 0.0593)  # ITU-R BT.2020-2, table 4
 
@@ -69,8 +70,8 @@ def picture(pixels: np.ndarray) -> vs.VideoNode:
 @pytest.mark.parametrize("colour", [(1, 1, 1), (0.18, 0.18, 0.18), (4.9, 4.9, 4.9), (1, 0.2, 0.05), (0.05, 0.1, 3)])
 @pytest.mark.parametrize("curve", [pq, hlg])
 def test_signal(curve: Callable[..., np.ndarray], colour: tuple, primaries: int, white: float) -> None:
-    look = video.Look(0 if curve is pq else 1000, white, hlg=curve is hlg)
-    signal = video.signal(flat(colour, primaries=primaries), look)
+    look = delivery.Delivery(0 if curve is pq else 1000, white, hlg=curve is hlg)
+    signal = delivery.signal(flat(colour, primaries=primaries), look)
     expected = codes_of(curve(np.clip(light.to_bt2020(primaries) @ colour, 0, None) * white))
     with signal.get_frame(0) as frame:
         assert (frame.format.id, frame.props["_Matrix"], frame.props["_Primaries"]) == (vs.YUV420P10, 9, 9)
@@ -81,7 +82,7 @@ def test_signal(curve: Callable[..., np.ndarray], colour: tuple, primaries: int,
 
 @pytest.mark.parametrize("colour", [(32, 8, 8), (60, 60, 60), (60, 1, 1)])
 def test_what_exceeds_pq_is_clipped_as_rgb(colour: tuple) -> None:
-    signal = video.signal(flat(colour), video.Look(0, 1000))
+    signal = delivery.signal(flat(colour), delivery.Delivery(0, 1000))
     expected = codes_of(pq(np.clip(light.to_bt2020(1) @ colour * 1000, 0, 10_000)))
     with signal.get_frame(0) as frame:
         assert [np.asarray(frame[plane]).mean() for plane in range(3)] == pytest.approx(expected, abs=0.7)
@@ -96,13 +97,13 @@ def test_reference_white() -> None:
 @pytest.mark.parametrize("hlg_too", [False, True])
 def test_odd_sizes_repeat_their_edge(hlg_too: bool) -> None:
     pixels = np.random.default_rng(1).random((3, 17, 19), np.float32)
-    look = video.Look(1000, 203, hlg_too)
-    odd = video.signal(picture(pixels), look)
-    padded = video.signal(picture(np.pad(pixels, ((0, 0), (0, 1), (0, 1)), mode="edge")), look)
+    look = delivery.Delivery(1000, 203, hlg_too)
+    odd = delivery.signal(picture(pixels), look)
+    padded = delivery.signal(picture(np.pad(pixels, ((0, 0), (0, 1), (0, 1)), mode="edge")), look)
     with odd.get_frame(0) as one:
-        first = video.planes(one)
+        first = delivery.planes(one)
     with padded.get_frame(0) as other:
-        second = video.planes(other)
+        second = delivery.planes(other)
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
 
 
@@ -120,7 +121,7 @@ def test_odd_sizes_repeat_their_edge(hlg_too: bool) -> None:
 )
 def test_looks_that_make_no_sense(look: tuple, words: str) -> None:
     with pytest.raises(ValueError) as caught:
-        video.Look(*look)
+        delivery.Delivery(*look)
     assert words in str(caught.value)
 
 
@@ -132,19 +133,19 @@ def lit(clip: vs.VideoNode, nits: list[float]) -> vs.VideoNode:
 
     def write(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         frame = f.copy()
-        frame.props.update({"PLSceneMax": [nits[n], 2.0, 3.0], "PLSceneAvg": nits[n] / 2, video.LIT: [0, 0, 16, 16]})
+        frame.props.update({"PLSceneMax": [nits[n], 2.0, 3.0], "PLSceneAvg": nits[n] / 2, delivery.LIT: [0, 0, 16, 16]})
         return frame
 
     return clip.std.ModifyFrame(clip, write)
 
 
 def test_measure_only_what_is_missing_and_hold_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = video.signal(lit(flat((1, 1, 1)) * 2, [300.0, 500.0, 400.0, 200.0]), video.Look(1000, 203))
+    clip = delivery.signal(lit(flat((1, 1, 1)) * 2, [300.0, 500.0, 400.0, 200.0]), delivery.Delivery(1000, 203))
     levels = light.ClipLight(4, 16, 16)
     levels.add(1, light.FrameLight(700, 80, (700, 1, 1), (0, 0, 16, 16)))
-    monkeypatch.setattr(video, "HELD_BYTES", 2 * (16 * 16 * 3 // 2) * 2)
+    monkeypatch.setattr(delivery, "HELD_BYTES", 2 * (16 * 16 * 3 // 2) * 2)
     held: dict = {}
-    assert list(video.measure(clip, levels, held)) == [(1, 3), (2, 3), (3, 3)]
+    assert list(delivery.measure(clip, levels, held)) == [(1, 3), (2, 3), (3, 3)]
     assert not levels.missing
     assert (levels.max_cll, levels.max_fall) == (700, 200)
     assert sorted(held) == [0, 2]
@@ -165,14 +166,14 @@ def test_light_is_measured_below_the_peak_where_frames_are_made() -> None:
         colour=SimpleNamespace(primaries=1),
         expand=lambda function=None: made.append(function and function(hdr, list(pixels.copy()))),
     )
-    video.graded(job, video.Look(1000, 203), measured=True)  # type: ignore[arg-type]
-    video.graded(job, video.Look(1000, 203), measured=False)  # type: ignore[arg-type]
-    video.graded(job, video.Look(0, 203), measured=False)  # type: ignore[arg-type]
-    video.graded(job, video.Look(0, 203, strength=0.5), measured=False)  # type: ignore[arg-type]
+    delivery.graded(job, delivery.Delivery(1000, 203), measured=True)  # type: ignore[arg-type]
+    delivery.graded(job, delivery.Delivery(1000, 203), measured=False)  # type: ignore[arg-type]
+    delivery.graded(job, delivery.Delivery(0, 203), measured=False)  # type: ignore[arg-type]
+    delivery.graded(job, delivery.Delivery(0, 203, strength=0.5), measured=False)  # type: ignore[arg-type]
     (frame, props), unmeasured, untouched, half = made
     assert frame == pytest.approx(light.shoulder(8 * pixels, 1000)) and np.array_equal(frame, unmeasured)
     assert props["PLSceneMax"] == pytest.approx([frame.max() * 203] * 3, rel=1e-5)
-    assert props[video.LIT] == [0, 0, 6, 4]
+    assert props[delivery.LIT] == [0, 0, 6, 4]
     assert untouched is None
     assert half == pytest.approx(pixels * 8**0.5)
 
@@ -183,13 +184,18 @@ def test_light_is_kept_under_all_that_decides_it() -> None:
         config = SimpleNamespace(n_exp_down=n_exp_down, n_exp_up=2)
         return SimpleNamespace(trained=trained, config=config, computing=SimpleNamespace(traces=traces))
 
-    looks = [video.Look(1000, 203), video.Look(900, 203), video.Look(1000, 100), video.Look(1000, 203, strength=0.5)]
+    looks = [
+        delivery.Delivery(1000, 203),
+        delivery.Delivery(900, 203),
+        delivery.Delivery(1000, 100),
+        delivery.Delivery(1000, 203, strength=0.5),
+    ]
     others = (job(3), job(loss="2"), job(traces="tile_pad"))
-    keys = [video.light_key(job(), look, "a") for look in looks]  # type: ignore[arg-type]
-    keys += [video.light_key(other, looks[0], "a") for other in others]  # type: ignore[arg-type]
-    keys.append(video.light_key(job(), looks[0], "b"))  # type: ignore[arg-type]
+    keys = [delivery.light_key(job(), look, "a") for look in looks]  # type: ignore[arg-type]
+    keys += [delivery.light_key(other, looks[0], "a") for other in others]  # type: ignore[arg-type]
+    keys.append(delivery.light_key(job(), looks[0], "b"))  # type: ignore[arg-type]
     assert len(set(keys)) == len(keys)
-    assert video.light_key(job(), video.Look(1000, 203, crf=20), "a") == keys[0]  # type: ignore[arg-type]
+    assert delivery.light_key(job(), delivery.Delivery(1000, 203, crf=20), "a") == keys[0]  # type: ignore[arg-type]
 
 
 # Time
@@ -208,13 +214,13 @@ def test_durations_come_from_the_frames() -> None:
 
     clip = flat((0, 0, 0)) * 2
     planes: list[np.ndarray] = []
-    found = list(video.durations(clip.std.ModifyFrame(clip, write), planes.append))
+    found = list(ffmpeg.durations(clip.std.ModifyFrame(clip, write), planes.append))
     assert found == [*wanted, wanted[-1]]
     assert [plane.shape for plane in planes] == [(16, 16)] * 4 * 3
-    timing = video.Timing(found)
+    timing = ffmpeg.Timing(found)
     assert timing.starts == [0, Fraction(1, 25), Fraction(1, 10), Fraction(2, 15)]
     assert (timing.constant, timing.unit(Fraction(0))) == (None, Fraction(1, 150))
-    still = video.Timing([Fraction(1001, 24000)] * 3)
+    still = ffmpeg.Timing([Fraction(1001, 24000)] * 3)
     assert (still.constant, still.unit(Fraction(0))) == (Fraction(1001, 24000), Fraction(1001, 24000))
     assert still.unit(Fraction(421, 1000)) == Fraction(1, 24000)
 
@@ -223,13 +229,13 @@ def test_durations_come_from_the_frames() -> None:
 def test_times_in_whole_milliseconds_are_of_the_constant_rate(rate: Fraction) -> None:
     starts = [Fraction(round(1000 * n / rate), 1000) for n in range(101)]
     rounded = [after - before for before, after in pairwise(starts)]
-    timing = video.Timing.of(rounded, rate)
+    timing = ffmpeg.Timing.of(rounded, rate)
     assert (timing.constant, timing.rate) == (1 / rate, rate)
     late = [*rounded[:50], rounded[50] + Fraction(1, 100), *rounded[51:]]
-    varying = video.Timing.of(late, rate)
+    varying = ffmpeg.Timing.of(late, rate)
     assert (varying.durations, varying.constant) == (late, None)
     assert varying.rate == pytest.approx(rate, rel=0.01) and varying.rate.denominator <= 1001
-    assert video.Timing.of(late, Fraction(0)).durations == late
+    assert ffmpeg.Timing.of(late, Fraction(0)).durations == late
 
 
 @given(
@@ -237,7 +243,7 @@ def test_times_in_whole_milliseconds_are_of_the_constant_rate(rate: Fraction) ->
     st.fractions(0, 9, max_denominator=90_000),
 )
 def test_every_timestamp_is_a_whole_number_of_units(durations: list[Fraction], delay: Fraction) -> None:
-    timing = video.Timing(durations)
+    timing = ffmpeg.Timing(durations)
     unit = timing.unit(delay)
     if unit != Fraction(1, 1_000_000):
         assert all(((delay + start) / unit).denominator == 1 for start in timing.starts)
@@ -287,7 +293,7 @@ def test_the_stream_says_it_all() -> None:
 # ffmpeg
 
 
-CONTENT = video.Content(video.Timing([Fraction(1, 24)] * 2), None, 1)
+CONTENT = ffmpeg.Content(ffmpeg.Timing([Fraction(1, 24)] * 2), None, 1)
 
 
 def program(folder: Path, name: str, code: str) -> None:
@@ -312,9 +318,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def encode(target: Path) -> list[int]:
-    look = video.Look(1000, 203, hlg=True)
-    clip = video.signal(flat((1, 1, 1)), look)
-    return list(video.write(clip, {}, look, CONTENT, target.parent / "no file", target))
+    look = delivery.Delivery(1000, 203, hlg=True)
+    clip = delivery.signal(flat((1, 1, 1)), look)
+    return list(ffmpeg.write(clip, {}, look, CONTENT, target.parent / "no file", target))
 
 
 def test_the_target_appears_when_it_is_whole(tmp_path: Path, programs: Callable[[str], Path]) -> None:
@@ -332,11 +338,11 @@ def test_the_target_appears_when_it_is_whole(tmp_path: Path, programs: Callable[
 @pytest.mark.parametrize("durations", [[24, 24, 24, 24], [20, 30, 40, 50]])
 def test_large_frames_have_the_level_of_their_rate(tmp_path: Path, durations: list[int]) -> None:
     """Left to guess, ffmpeg tells the encoder of 1000 million frames a second."""
-    look = video.Look(1000, 203, hlg=True)
+    look = delivery.Delivery(1000, 203, hlg=True)
     grey = vs.core.std.BlankClip(format=vs.RGBS, width=1280, height=720, length=4)
     grey = grey.std.SetFrameProps(_Matrix=0, _Transfer=8, _Primaries=1)
-    content = video.Content(video.Timing([Fraction(1, each) for each in durations]), None, 1)
-    for _ in video.write(video.signal(grey, look), {}, look, content, tmp_path / "no file", tmp_path / "o.mkv"):
+    content = ffmpeg.Content(ffmpeg.Timing([Fraction(1, each) for each in durations]), None, 1)
+    for _ in ffmpeg.write(delivery.signal(grey, look), {}, look, content, tmp_path / "no file", tmp_path / "o.mkv"):
         pass
     command = ["ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", "stream=level", tmp_path / "o.mkv"]
     assert int(subprocess.run(command, capture_output=True, check=True).stdout) <= 93  # 3.1: 720p at up to 33 a second
@@ -344,7 +350,7 @@ def test_large_frames_have_the_level_of_their_rate(tmp_path: Path, durations: li
 
 def test_what_killed_encoders_left_is_removed_when_it_is_old(tmp_path: Path, programs: Callable[[str], Path]) -> None:
     programs("data = sys.stdin.buffer.read(); open(sys.argv[-1], 'wb').write(data)")
-    old, new = (tmp_path / f".{name}{video.PART}.mkv" for name in ("old", "new"))
+    old, new = (tmp_path / f".{name}{ffmpeg.PART}.mkv" for name in ("old", "new"))
     for part in (old, new):
         part.touch()
     os.utime(old, (0, 0))
@@ -371,9 +377,9 @@ def test_ffmpeg_fails(tmp_path: Path, programs: Callable[[str], Path], code: str
     target = tmp_path / "o.mp4"
     target.write_text("before")
     with pytest.raises(RuntimeError) as caught:
-        look = video.Look(1000, 203, hlg=True)
-        clip = video.signal(flat((1, 1, 1), 512, 512), look)  # more than a pipe holds
-        list(video.write(clip, {}, look, CONTENT, tmp_path / "no file", target))
+        look = delivery.Delivery(1000, 203, hlg=True)
+        clip = delivery.signal(flat((1, 1, 1), 512, 512), look)  # more than a pipe holds
+        list(ffmpeg.write(clip, {}, look, CONTENT, tmp_path / "no file", target))
     assert str(caught.value) == words
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["o.mp4"]
@@ -387,21 +393,23 @@ def test_ffmpeg_that_has_ended_says_why_on_windows_too(
     def refuse(_: matroska.Track) -> bytes:
         raise OSError(errno.EINVAL, "Invalid argument")  # as writing to a program that has ended, there
 
-    monkeypatch.setattr(video.matroska, "header", refuse)
+    monkeypatch.setattr(ffmpeg.matroska, "header", refuse)
     with pytest.raises(RuntimeError, match=r"^ffmpeg failed: Unknown encoder$"):
         encode(tmp_path / "o.mkv")
 
 
 def test_a_source_that_fails_ends_ffmpeg(tmp_path: Path, programs: Callable[[str], Path]) -> None:
     programs("open(sys.argv[-1], 'w').write('half'); sys.stdin.buffer.read(); import time; time.sleep(60)")
-    look = video.Look(1000, 203, hlg=True)
+    look = delivery.Delivery(1000, 203, hlg=True)
 
     def fail(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         raise OSError("frame is torn")
 
-    base = video.signal(flat((1, 1, 1)), look)
+    base = delivery.signal(flat((1, 1, 1)), look)
     with pytest.raises(vs.Error, match="frame is torn"):
-        list(video.write(base.std.ModifyFrame(base, fail), {}, look, CONTENT, tmp_path / "no file", tmp_path / "o.mkv"))
+        list(
+            ffmpeg.write(base.std.ModifyFrame(base, fail), {}, look, CONTENT, tmp_path / "no file", tmp_path / "o.mkv")
+        )
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
@@ -487,5 +495,7 @@ def test_levels_checks_its_arguments(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_loads_no_torch() -> None:
-    code = "import sys, vszhdrv.video; sys.exit(bool({'torch', 'vapoursynth', 'OpenEXR'} & sys.modules.keys()))"
+    code = (
+        "import sys, vszhdrv.command.ffmpeg; sys.exit(bool({'torch', 'vapoursynth', 'OpenEXR'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

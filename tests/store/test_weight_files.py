@@ -13,7 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv import files
+from vszhdrv.store import weight_files
 
 METADATA = {"clip": "0123abcd", "settings": '{"steps": 3}', "loss": "0.25", "näme": "ω"}
 
@@ -33,7 +34,7 @@ def tensors() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "net.safetensors"
-    checkpoint.write_weights(path, tensors(), METADATA)
+    weight_files.write_weights(path, tensors(), METADATA)
     return path
 
 
@@ -47,26 +48,26 @@ def refuse(monkeypatch: pytest.MonkeyPatch, function: str, number: int) -> None:
 
 
 def test_weights_come_back_bit_for_bit(weights: Path) -> None:
-    read, metadata = checkpoint.read_weights(weights)
+    read, metadata = weight_files.read_weights(weights)
     for name, tensor in tensors().items():
         assert read[name].dtype == tensor.dtype
         assert torch.equal(read[name], tensor.detach()), name
     assert read.keys() == tensors().keys()
     assert METADATA.items() <= metadata.items()
-    assert metadata == checkpoint.read_metadata(weights) == checkpoint.verify(weights)
+    assert metadata == weight_files.read_metadata(weights) == weight_files.verify(weights)
 
 
 def test_any_safetensors_reader_reads_them(weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
-    checkpoint.write_weights(other, tensors(), METADATA)
+    weight_files.write_weights(other, tensors(), METADATA)
     assert safetensors.torch.load_file(other).keys() == tensors().keys()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["net.safetensors", "other.safetensors"]
 
 
 def test_the_header_is_read_without_torch(weights: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from vszhdrv.zhdrv import checkpoint; "
-        "print(checkpoint.verify(Path(sys.argv[1]))['loss'], 'torch' in sys.modules)"
+        "import sys; from pathlib import Path; from vszhdrv.store import weight_files; "
+        "print(weight_files.verify(Path(sys.argv[1]))['loss'], 'torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(weights)], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["0.25", "False"]
@@ -75,7 +76,7 @@ def test_the_header_is_read_without_torch(weights: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 4, 8, 60, -100, -1])
 def test_weights_cut_short_are_refused(weights: Path, keep: int) -> None:
     weights.write_bytes(weights.read_bytes()[:keep])
-    for read in (checkpoint.read_metadata, checkpoint.verify, checkpoint.read_weights):
+    for read in (weight_files.read_metadata, weight_files.verify, weight_files.read_weights):
         with pytest.raises(ValueError, match=r"net\.safetensors is not a whole safetensors file"):
             read(weights)
 
@@ -83,14 +84,14 @@ def test_weights_cut_short_are_refused(weights: Path, keep: int) -> None:
 def test_weights_with_something_behind_are_refused(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes() + b"\0")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
-        checkpoint.read_metadata(weights)
+        weight_files.read_metadata(weights)
 
 
 def test_one_changed_bit_of_the_weights_is_seen(weights: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-3] ^= 1
     weights.write_bytes(content)
-    for read in (checkpoint.verify, checkpoint.read_weights):
+    for read in (weight_files.verify, weight_files.read_weights):
         with pytest.raises(ValueError, match=r"net\.safetensors is damaged: .*checksum"):
             read(weights)
 
@@ -98,10 +99,10 @@ def test_one_changed_bit_of_the_weights_is_seen(weights: Path) -> None:
 def test_weights_of_another_version_are_refused_but_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
-        checkpoint.write_weights(path, tensors(), METADATA)
-    assert checkpoint.read_metadata(path)["loss"] == "0.25"
-    for read in (checkpoint.verify, checkpoint.read_weights):
+        patch.setattr(weight_files, "FORMAT", weight_files.FORMAT + 1)
+        weight_files.write_weights(path, tensors(), METADATA)
+    assert weight_files.read_metadata(path)["loss"] == "0.25"
+    for read in (weight_files.verify, weight_files.read_weights):
         with pytest.raises(ValueError, match=r"holds weights of format 2, this version .* reads format 1"):
             read(path)
 
@@ -111,18 +112,18 @@ def test_a_pickle_is_refused_in_a_sentence_of_its_own(tmp_path: Path) -> None:
     for zipped in (True, False):
         torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
         with pytest.raises(ValueError, match=r"model\.pth is a pickle .*only safetensors weights"):
-            checkpoint.read_weights(path)
+            weight_files.read_weights(path)
 
 
 def test_weights_of_another_program_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"a": torch.ones(3)}, path, {"format": "pt"})
     with pytest.raises(ValueError, match="somebody else's tensors"):
-        checkpoint.read_metadata(path)
+        weight_files.read_metadata(path)
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:
-    for read in (checkpoint.read_metadata, checkpoint.verify, checkpoint.read_weights, checkpoint.read_state):
+    for read in (weight_files.read_metadata, weight_files.verify, weight_files.read_weights, weight_files.read_state):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "none")
 
@@ -134,7 +135,7 @@ def test_a_failed_write_leaves_everything_as_it_was(
     before = weights.read_bytes()
     refuse(monkeypatch, function, errno.ENOSPC)
     with pytest.raises(OSError, match="No space left on device") as caught:
-        checkpoint.write_weights(weights, {"a": torch.ones(3)}, {})
+        weight_files.write_weights(weights, {"a": torch.ones(3)}, {})
     assert str(weights.parent) in str(caught.value)
     assert weights.read_bytes() == before
     assert list(weights.parent.iterdir()) == [weights], "the temporary is gone"
@@ -154,22 +155,22 @@ def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(
         replace(*paths)
 
     monkeypatch.setattr(os, "replace", held)
-    monkeypatch.setattr(checkpoint, "WINDOWS", windows)
+    monkeypatch.setattr(files, "WINDOWS", windows)
     before = weights.read_bytes()
     if windows:
-        checkpoint.write_whole(weights, b"new")
+        files.write_whole(weights, b"new")
     else:
         with pytest.raises(PermissionError, match=r"can't be written into the folder .*: Access is denied"):
-            checkpoint.write_whole(weights, b"new")
+            files.write_whole(weights, b"new")
     assert len(tried) == tries and weights.read_bytes() == (b"new" if windows else before)
 
 
 def test_windows_patience_ends(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, "replace", errno.EACCES)
-    monkeypatch.setattr(checkpoint, "WINDOWS", True)
-    monkeypatch.setattr(checkpoint, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(files, "WINDOWS", True)
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.1)
     with pytest.raises(PermissionError, match="Permission denied"):
-        checkpoint.write_whole(weights, b"new")
+        files.write_whole(weights, b"new")
     assert list(weights.parent.iterdir()) == [weights]
 
 
@@ -181,7 +182,7 @@ def test_an_interrupted_write_leaves_everything_as_it_was(weights: Path, monkeyp
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.write_state(weights, {})
+        weight_files.write_state(weights, {})
     assert weights.read_bytes() == before
     assert list(weights.parent.iterdir()) == [weights]
 
@@ -202,7 +203,7 @@ def test_the_file_is_flushed_before_it_is_renamed_and_the_folder_after(
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(os, "replace", spy_replace)
-    checkpoint.write_weights(tmp_path / "net.safetensors", {"a": torch.ones(3)}, {})
+    weight_files.write_weights(tmp_path / "net.safetensors", {"a": torch.ones(3)}, {})
     assert done == ["file", "rename", "folder"]
 
 
@@ -222,8 +223,8 @@ def state() -> dict[str, Any]:
 
 def test_state_comes_back(tmp_path: Path) -> None:
     path, written = tmp_path / "net.state", state()
-    checkpoint.write_state(path, written)
-    read = checkpoint.read_state(path)
+    weight_files.write_state(path, written)
+    read = weight_files.read_state(path)
     assert read.keys() == written.keys()
     assert (read["step"], read["rows"], read["best"]) == (7, written["rows"], None)
     assert torch.equal(read["random"], written["random"])
@@ -235,20 +236,20 @@ def test_state_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 3, 700, -30, -1])
 def test_state_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "net.state"
-    checkpoint.write_state(path, state())
+    weight_files.write_state(path, state())
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"net\.state is not a whole training state"):
-        checkpoint.read_state(path)
+        weight_files.read_state(path)
 
 
 def test_one_changed_bit_of_the_state_is_seen(tmp_path: Path) -> None:
     path, written = tmp_path / "net.state", state()
-    checkpoint.write_state(path, written)
+    weight_files.write_state(path, written)
     content = bytearray(path.read_bytes())
     content[content.index(written["model"]["weight"].numpy().tobytes()) + 17] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="checksum"):
-        checkpoint.read_state(path)
+        weight_files.read_state(path)
 
 
 class Harmful:
@@ -263,9 +264,9 @@ class Harmful:
 
 def test_state_cannot_run_code(tmp_path: Path) -> None:
     path = tmp_path / "net.state"
-    torch.save({"format": checkpoint.FORMAT, "state": Harmful(tmp_path / "harm")}, path)
+    torch.save({"format": weight_files.FORMAT, "state": Harmful(tmp_path / "harm")}, path)
     with pytest.raises(ValueError, match="not a whole training state"):
-        checkpoint.read_state(path)
+        weight_files.read_state(path)
     assert not (tmp_path / "harm").exists()
 
 
@@ -273,9 +274,9 @@ def test_other_state_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = tmp_path / "net.state"
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="not a whole training state"):
-        checkpoint.read_state(path)
+        weight_files.read_state(path)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", 9)
-        checkpoint.write_state(path, {})
+        patch.setattr(weight_files, "FORMAT", 9)
+        weight_files.write_state(path, {})
     with pytest.raises(ValueError, match="training state of format 9"):
-        checkpoint.read_state(path)
+        weight_files.read_state(path)

@@ -15,8 +15,9 @@ import pytest
 import vapoursynth as vs
 from PIL import Image
 
-from vszhdrv import exr, runs
-from vszhdrv.runs import Run
+from vszhdrv import exr
+from vszhdrv.command import runs
+from vszhdrv.command.runs import Run
 from vszhdrv.zhdrv.config import Config
 
 BT709 = SimpleNamespace(matrix=1, transfer=1, primaries=1, range=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import vapoursynth as vs
 
-from vszhdrv import export
+from vszhdrv.command import export
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander
 from vszhdrv.zhdrv.network import new_network

@@ -21,9 +21,8 @@ import filelock
 import pytest
 import torch
 
-from vszhdrv import store
-from vszhdrv.store import Store
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.store import store, weight_files
+from vszhdrv.store.store import Store
 
 KEY, OTHER = "a" * 32, "b" * 32
 BEST, LAST = {"w": torch.ones(3)}, {"w": torch.zeros(3)}
@@ -70,7 +69,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
 PROCESS = """
 import functools, sys
 from pathlib import Path
-from vszhdrv.store import Store
+from vszhdrv.store.store import Store
 
 folder, key, written = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 say = functools.cache(lambda *words: print(*words, flush=True))
@@ -224,10 +223,10 @@ def test_a_network_is_found_again(cache: Cache) -> None:
     path = cache.train()
     assert path == cache.open().find(KEY) == cache.networks / f"{KEY}.safetensors"
     assert cache.open().find(OTHER) is None
-    tensors, metadata = checkpoint.read_weights(path)
+    tensors, metadata = weight_files.read_weights(path)
     assert torch.equal(tensors["w"], BEST["w"]) and metadata["clip"] == KEY
     last = cache.open().find_last(KEY)
-    assert last is not None and torch.equal(checkpoint.read_weights(last)[0]["w"], LAST["w"])
+    assert last is not None and torch.equal(weight_files.read_weights(last)[0]["w"], LAST["w"])
     with cache.open().training(KEY, never) as slot:
         assert slot.found == path
     assert cache.warnings == []
@@ -237,7 +236,7 @@ def test_a_network_is_found_again(cache: Cache) -> None:
 def test_finding_loads_neither_torch_nor_vapoursynth_nor_filelock(cache: Cache) -> None:
     cache.train()
     code = (
-        "import sys; from pathlib import Path; from vszhdrv.store import Store, folder; folder(None); "
+        "import sys; from pathlib import Path; from vszhdrv.store.store import Store, folder; folder(None); "
         "found = Store(Path(sys.argv[1]), print); print(found.find(sys.argv[2]), len(found.entries())); "
         "print([name for name in ('torch', 'vapoursynth', 'filelock') if name in sys.modules])"
     )
@@ -277,13 +276,13 @@ def test_state_goes_on_and_is_dropped_at_the_end(cache: Cache) -> None:
 def test_the_network_appears_last_and_the_state_goes_after_it(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at any moment of `finish`, a trainer leaves the whole result or the state to go on from."""
     before: list[list[str]] = []
-    write = checkpoint.write_weights
+    write = weight_files.write_weights
 
     def spy(*arguments: Any) -> None:
         before.append(cache.names())
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "write_weights", spy)
+    monkeypatch.setattr(weight_files, "write_weights", spy)
     with cache.open().training(KEY, never) as slot:
         slot.save_state({"step": 1})
         slot.finish(BEST, LAST, {})
@@ -315,12 +314,12 @@ def flip(path: Path) -> None:
 
 
 def age(path: Path) -> None:
-    format_number = checkpoint.FORMAT
-    checkpoint.FORMAT = 0
+    format_number = weight_files.FORMAT
+    weight_files.FORMAT = 0
     try:
-        checkpoint.write_weights(path, BEST, {})
+        weight_files.write_weights(path, BEST, {})
     finally:
-        checkpoint.FORMAT = format_number
+        weight_files.FORMAT = format_number
 
 
 def replace_with_pickle(path: Path) -> None:

@@ -21,8 +21,10 @@ import vapoursynth as vs
 from PIL import Image
 
 import vszhdrv
-from vszhdrv import cli, exr, sources, store, video
-from vszhdrv.runs import Run
+from vszhdrv import exr
+from vszhdrv.command import cli, delivery, ffmpeg, sources
+from vszhdrv.command.runs import Run
+from vszhdrv.store import store
 from vszhdrv.zhdrv.config import Config
 
 LOG = [{"epoch": n, "total": 0.5, "reconstruction": 0.4, "temporal": 0.1, "lr": 1e-4, "seconds": n} for n in (1, 2)]
@@ -246,14 +248,14 @@ def test_a_strength_reaches_the_files(bench: Bench) -> None:
 def test_a_strength_reaches_files_that_play_and_their_levels(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
-    looks: list[video.Look] = []
+    looks: list[delivery.Delivery] = []
 
-    def graded(job: FakeJob, look: video.Look, *, measured: bool) -> vs.VideoNode:
+    def graded(job: FakeJob, look: delivery.Delivery, *, measured: bool) -> vs.VideoNode:
         looks.append(look)
         raise RuntimeError("enough")
 
-    monkeypatch.setattr(video, "graded", graded)
-    monkeypatch.setattr(video, "find_programs", lambda: None)
+    monkeypatch.setattr(delivery, "graded", graded)
+    monkeypatch.setattr(ffmpeg, "find_programs", lambda: None)
     monkeypatch.chdir(bench.folder)
     command, options = (words, []) if words == ["levels"] else ([], words)
     assert cli.main([*command, bench.source, *options, "--strength", "0.25"]) == 1
@@ -345,8 +347,8 @@ def test_export_overwrites_what_it_may(bench: Bench, monkeypatch: pytest.MonkeyP
         path.write_text(f"{width}x{height}")
 
     monkeypatch.setattr(FakeJob, "expander", lambda self: None, raising=False)
-    monkeypatch.setattr("vszhdrv.export.write_onnx", write_onnx)
-    monkeypatch.setattr("vszhdrv.export.check", lambda: None)
+    monkeypatch.setattr("vszhdrv.command.export.write_onnx", write_onnx)
+    monkeypatch.setattr("vszhdrv.command.export.check", lambda: None)
     (bench.folder / "o.ONNX").write_text("of worth")
     assert cli.main(["export", bench.source, str(bench.folder / "o.ONNX"), "--overwrite"]) == 0
     assert (bench.folder / "o.ONNX").read_text() == "40x24"

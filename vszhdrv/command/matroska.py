@@ -1,6 +1,6 @@
 """Raw 10-bit frames with their timestamps, as a Matroska stream for another program's standard input.
 
-Apart from video.py because it knows one thing only: a file format. A raw pipe has no timestamps and YUV4MPEG2 only a
+Apart from ffmpeg.py because it knows one thing only: a file format. A raw pipe has no timestamps and YUV4MPEG2 only a
 constant rate; this carries variable rates, the shape of a pixel, colour and mastering metadata to whoever reads, and
 ffmpeg hands all of them on. Bytes out; neither VapourSynth nor ffmpeg.
 

@@ -18,7 +18,7 @@ import pytest
 import vapoursynth as vs
 from PIL import Image, ImageCms
 
-from vszhdrv import matroska, sources
+from vszhdrv.command import matroska, sources
 from vszhdrv.plugin.colour import resolve_colour
 
 
@@ -346,7 +346,7 @@ def test_two_versions_of_a_file_have_two_indexes(tmp_path: Path) -> None:
 
 
 def test_opening_a_video_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    open_clip(Path(__file__).parents[1] / "examples" / "room.mp4", still=False, fps=None, index=None)
+    open_clip(Path(__file__).parents[2] / "examples" / "room.mp4", still=False, fps=None, index=None)
     assert capfd.readouterr() == ("", "")
 
 

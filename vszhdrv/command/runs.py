@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv.exr import Sequence, is_valid
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.files import write_whole
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -257,4 +257,4 @@ def write_png(path: Path, picture: Image) -> None:
 
 def _write_whole(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_whole(path, content)
+    write_whole(path, content)

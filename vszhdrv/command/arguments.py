@@ -90,7 +90,7 @@ def frame_range(text: str) -> range:
 
 def main_parser() -> Parser:
     """zhdrv INPUT [options]."""
-    from vszhdrv import __version__
+    from vszhdrv.version import __version__
 
     parser = Parser(
         prog="zhdrv",

@@ -29,8 +29,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vszhdrv.targets import check_utf8
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv import files
+from vszhdrv.store import weight_files
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -67,7 +67,7 @@ def folder(cache: str | None) -> Path | None:
         return None
     path = Path(chosen).expanduser().absolute()
     name = "cache" if cache is not None else FOLDER_VARIABLE
-    check_utf8(name, path)
+    files.check_utf8(name, path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name} is {chosen!r}, which is not a folder; give a folder, or an empty string for no cache")
     return path
@@ -168,9 +168,9 @@ class Store:
         if self.networks is None:
             return []
         entries = []
-        for key, files in _files(self.networks).items():
+        for key, paths in _files(self.networks).items():
             with suppress(FileNotFoundError):  # cleared by somebody else just now
-                stats = [file.stat() for file in files if file.suffix not in (".lock", checkpoint.TEMPORARY)]
+                stats = [path.stat() for path in paths if path.suffix not in (".lock", files.TEMPORARY)]
                 if stats:
                     path = _weights(self.networks, key)
                     metadata = _metadata(path)
@@ -264,14 +264,14 @@ class Store:
         """With the lock held: take a damaged file out of the way; an earlier one of the same name is replaced."""
         key, kind = path.name.split(".", 1)
         aside = path.with_name(f"{key}.damaged.{kind}")
-        checkpoint.put_in_place(path, aside)
+        files.put_in_place(path, aside)
         self._warn(f"{error}; it is set aside as {aside.name}")
 
     def _sweep(self, networks: Path, own: str) -> None:
         """With the lock of `own` held: remove what killed trainers left, of any key that nobody holds."""
-        for key, files in _files(networks).items():
-            left = [file for file in files if file.suffix == checkpoint.TEMPORARY]
-            if _weights(networks, key) in files and _state(networks, key) in files:
+        for key, paths in _files(networks).items():
+            left = [path for path in paths if path.suffix == files.TEMPORARY]
+            if _weights(networks, key) in paths and _state(networks, key) in paths:
                 left.append(_state(networks, key))  # killed between its last two deeds
             with suppress(OSError):  # swept by somebody else, or another user's
                 if key == own:
@@ -315,7 +315,7 @@ class Slot:
             return None
         path = _state(self._networks, self._key)
         try:
-            return checkpoint.read_state(path)
+            return weight_files.read_state(path)
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -327,7 +327,7 @@ class Slot:
         if self._networks is None:
             return
         try:
-            checkpoint.write_state(_state(self._networks, self._key), state)
+            weight_files.write_state(_state(self._networks, self._key), state)
         except OSError as error:
             if not self._warned:
                 self._store._warn(f"{error}; training goes on, but could not be resumed if it were stopped")
@@ -346,8 +346,8 @@ class Slot:
             return None
         main, other = _weights(self._networks, self._key), _last_weights(self._networks, self._key)
         try:
-            checkpoint.write_weights(other, last, metadata)
-            checkpoint.write_weights(main, best, metadata)  # comes last: where it is, everything is
+            weight_files.write_weights(other, last, metadata)
+            weight_files.write_weights(main, best, metadata)  # comes last: where it is, everything is
         except OSError as error:
             with suppress(OSError):
                 other.unlink(missing_ok=True)
@@ -379,18 +379,18 @@ def _key(path: Path) -> str:
 
 def _files(networks: Path) -> dict[str, list[Path]]:
     """Our files in the folder, by key."""
-    files: dict[str, list[Path]] = {}
+    found: dict[str, list[Path]] = {}
     with suppress(FileNotFoundError, NotADirectoryError):  # nothing was ever stored
         for path in networks.iterdir():
             if match := _FILE.fullmatch(path.name):
-                files.setdefault(match["key"], []).append(path)
-    return files
+                found.setdefault(match["key"], []).append(path)
+    return found
 
 
 def _intact(path: Path) -> Path | None:
     """`path` if it is there, marked as used now. Raises ValueError if it is damaged."""
     try:
-        checkpoint.verify(path)
+        weight_files.verify(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     now = time.time_ns()  # finer than the clock that the system would stamp files with
@@ -401,7 +401,7 @@ def _intact(path: Path) -> Path | None:
 
 def _metadata(path: Path) -> dict[str, str] | None:
     try:
-        return checkpoint.read_metadata(path)
+        return weight_files.read_metadata(path)
     except (FileNotFoundError, ValueError):
         return None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vszhdrv.zhdrv import checkpoint
+from vszhdrv.files import write_whole
 from vszhdrv.zhdrv.expansion import exposures, lifted, merge
 from vszhdrv.zhdrv.training import answer
 
@@ -77,4 +77,4 @@ def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> No
             for logger, level in zip(heard, levels, strict=True):
                 logger.setLevel(level)
     assert program is not None
-    checkpoint.write_whole(path, program.model_proto.SerializeToString())
+    write_whole(path, program.model_proto.SerializeToString())

@@ -29,18 +29,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vszhdrv import arguments as grammar
+from vszhdrv.command import arguments as grammar
 from vszhdrv.progress import Meters, duration
 
 if TYPE_CHECKING:
     import vapoursynth as vs
 
     from vszhdrv import Job
+    from vszhdrv.command.delivery import Delivery, Picture
+    from vszhdrv.command.runs import Run
     from vszhdrv.exr import Header
     from vszhdrv.light import ClipLight
-    from vszhdrv.runs import Run
-    from vszhdrv.store import Entry
-    from vszhdrv.video import Look, Picture
+    from vszhdrv.store.store import Entry
     from vszhdrv.zhdrv.parallel import Team
 
 SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
@@ -197,7 +197,8 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     What is wrong with the arguments is to be told before: opening may take long.
     """
     import vszhdrv
-    from vszhdrv import sources, store
+    from vszhdrv.command import sources
+    from vszhdrv.store import store
 
     folder = store.folder(arguments.cache)
     checked = {"device": arguments.device, "precision": arguments.precision, **given(arguments, (*COLOUR, *COMPUTING))}
@@ -212,13 +213,14 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
 def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> None:
     """INPUT to run folder, with the frames that are asked for; a `team` trains the network."""
     import vszhdrv
-    from vszhdrv import exr, runs, targets, video
+    from vszhdrv import exr, files
+    from vszhdrv.command import delivery, runs
 
     settings_of(arguments)
     folder = arguments.runs or grammar.RUNS
-    targets.check_utf8("--runs", folder)
+    files.check_utf8("--runs", folder)
     header = exr.Header(half=not arguments.float, white=arguments.white, **given(arguments, ("compression",)))
-    look = video.Look(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
+    wanted = delivery.Delivery(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
 
     clip, options = opened(arguments)
     frames = frames_of(clip, arguments.frames)
@@ -234,8 +236,8 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
         "white": header.white,
         "fps": str(header.fps or "variable"),
         "sar": str(header.sar),
-        "peak": look.peak,
-        "strength": look.strength,
+        "peak": wanted.peak,
+        "strength": wanted.strength,
         **job.computing.traces,
         "version": vszhdrv.__version__,
     }
@@ -269,7 +271,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     )
     learn(job, run, team)
     if not arguments.train_only:
-        write_frames(job, clip, frames, run, look, header)
+        write_frames(job, clip, frames, run, wanted, header)
     say(f"done: {run.folder}")
 
 
@@ -340,11 +342,12 @@ def log_told() -> Iterator[None]:
         vs.core.remove_log_handler(handle)
 
 
-def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Look, header: Header) -> None:
+def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, wanted: Delivery, header: Header) -> None:
     """The EXR files that are not there yet, and, with the whole clip's, the preview of the frame that gained most."""
-    from vszhdrv import exr, runs, video
+    from vszhdrv import exr
+    from vszhdrv.command import delivery, runs
 
-    hdr = video.graded(job, look, measured=False)
+    hdr = delivery.graded(job, wanted, measured=False)
     sequence = exr.Sequence(run.frame_pattern, header)
     missing = runs.missing_frames(hdr, frames, sequence)
     if len(missing) < len(frames):
@@ -370,17 +373,19 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Lo
 def write_file(arguments: argparse.Namespace) -> None:
     """INPUT to one HDR10 or HLG file. The network is kept in the store alone."""
     import vszhdrv
-    from vszhdrv import store, targets, video
+    from vszhdrv import files
+    from vszhdrv.command import delivery, ffmpeg
+    from vszhdrv.store import store
 
     if arguments.train_only:
         raise ValueError("--out writes what --train_only does not make: leave one of them out")
     settings_of(arguments)
-    peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
-    crf = video.CRF if arguments.crf is None else arguments.crf
-    look = video.Look(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
+    peak = delivery.PEAK_NITS if arguments.peak is None else arguments.peak
+    crf = delivery.CRF if arguments.crf is None else arguments.crf
+    wanted = delivery.Delivery(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
     overwrite = bool(arguments.overwrite)
-    targets.check_output("--out", arguments.out, arguments.input, video.CONTAINERS, overwrite=overwrite)
-    video.check_audio(video.find_programs(), arguments.input, arguments.out, say)
+    files.check_output("--out", arguments.out, arguments.input, ffmpeg.CONTAINERS, overwrite=overwrite)
+    ffmpeg.check_audio(ffmpeg.find_programs(), arguments.input, arguments.out, say)
 
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
@@ -390,14 +395,14 @@ def write_file(arguments: argparse.Namespace) -> None:
     learn(job)
 
     folder = store.folder(arguments.cache)
-    durations, pixels = read_whole(clip, digest=folder is not None and not look.hlg)
-    signal = video.signal(video.graded(job, look, measured=not look.hlg), look)
+    durations, pixels = read_whole(clip, digest=folder is not None and not wanted.hlg)
+    signal = delivery.signal(delivery.graded(job, wanted, measured=not wanted.hlg), wanted)
     held: dict[int, Picture] = {}
-    light = None if look.hlg else measured(job, look, signal, pixels, folder, held)
+    light = None if wanted.hlg else measured(job, wanted, signal, pixels, folder, held)
     if light is not None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
-    content = video.Content.of(clip, durations, light, job.colour.primaries)
-    written = video.write(signal, held, look, content, arguments.input, arguments.out)
+    content = ffmpeg.Content.of(clip, durations, light, job.colour.primaries)
+    written = ffmpeg.write(signal, held, wanted, content, arguments.input, arguments.out)
     with closing(written) as frames, Meters(say, LINE_SECONDS) as meters:
         for done in frames:
             meters.show("encoding", done, signal.num_frames)
@@ -407,31 +412,33 @@ def write_file(arguments: argparse.Namespace) -> None:
 def levels(arguments: argparse.Namespace) -> None:
     """zhdrv levels INPUT."""
     import vszhdrv
-    from vszhdrv import light, store, video
+    from vszhdrv import light
+    from vszhdrv.command import delivery
+    from vszhdrv.store import store
 
     settings_of(arguments)
-    peak = video.PEAK_NITS if arguments.peak is None else arguments.peak
-    look = video.Look(peak, arguments.white, strength=arguments.strength)
+    peak = delivery.PEAK_NITS if arguments.peak is None else arguments.peak
+    wanted = delivery.Delivery(peak, arguments.white, strength=arguments.strength)
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)
     folder = store.folder(arguments.cache)
     pixels = read_whole(clip, digest=True)[1] if folder else ""
-    found = measured(job, look, video.graded(job, look, measured=True), pixels, folder)
+    found = measured(job, wanted, delivery.graded(job, wanted, measured=True), pixels, folder)
     print(f"MaxCLL: {found.max_cll:.0f} nits")
     print(f"MaxFALL: {found.max_fall:.0f} nits")
-    for name, line in light.encoder_arguments(found, job.colour.primaries, look.peak).lines().items():
+    for name, line in light.encoder_arguments(found, job.colour.primaries, wanted.peak).lines().items():
         print(f"{name}: {line}")
 
 
 def read_whole(clip: vs.VideoNode, *, digest: bool) -> tuple[list[Fraction], str]:
     """Every frame's duration in seconds, and, where it is asked for, a digest of them all for `measured`."""
-    from vszhdrv import video
+    from vszhdrv.command import ffmpeg
 
     durations: list[Fraction] = []
     pixels = hashlib.sha256()
     take = pixels.update if digest else None
-    with closing(video.durations(clip, take)) as reading, Meters(say, LINE_SECONDS) as meters:
+    with closing(ffmpeg.durations(clip, take)) as reading, Meters(say, LINE_SECONDS) as meters:
         for duration_of_frame in reading:
             durations.append(duration_of_frame)
             meters.show("reading the clip", len(durations), clip.num_frames)
@@ -440,24 +447,25 @@ def read_whole(clip: vs.VideoNode, *, digest: bool) -> tuple[list[Fraction], str
 
 def measured(
     job: Job,
-    look: Look,
+    wanted: Delivery,
     clip: vs.VideoNode,
     pixels: str,
     cache_folder: Path | None,
     held: dict[int, Picture] | None = None,
 ) -> ClipLight:
-    """The clip's light levels: those kept in the cache, the rest from `clip`'s frames, as video.measure takes them.
+    """The clip's light levels: those kept in the cache, the rest from `clip`'s frames, as delivery.measure takes them.
 
     pixels: a digest of the source's frames, by which the cache knows them; empty without a cache.
     """
-    from vszhdrv import light, video
+    from vszhdrv import light
+    from vszhdrv.command import delivery
 
     size = job.clip.num_frames, job.clip.width, job.clip.height
-    key = video.light_key(job, look, pixels)
+    key = delivery.light_key(job, wanted, pixels)
     path = cache_folder and cache_folder / "light" / f"{key}.npz"
     found = (path and light.ClipLight.load(path, key)) or light.ClipLight(*size)
     try:
-        with closing(video.measure(clip, found, held)) as frames, Meters(say, LINE_SECONDS) as meters:
+        with closing(delivery.measure(clip, found, held)) as frames, Meters(say, LINE_SECONDS) as meters:
             for done, total in frames:
                 meters.show("measuring", done, total)
     finally:  # also what an interrupted run has measured
@@ -470,11 +478,11 @@ def measured(
 def export(arguments: argparse.Namespace) -> None:
     """zhdrv export INPUT ONNX."""
     import vszhdrv
-    from vszhdrv import targets
+    from vszhdrv import files
 
     settings_of(arguments)
-    targets.check_output("ONNX", arguments.onnx, arguments.input, [".onnx"], overwrite=arguments.overwrite)
-    from vszhdrv import export as onnx  # which loads torch
+    files.check_output("ONNX", arguments.onnx, arguments.input, [".onnx"], overwrite=arguments.overwrite)
+    from vszhdrv.command import export as onnx  # which loads torch
 
     onnx.check()
     clip, options = opened(arguments)
@@ -489,7 +497,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 def cache(arguments: argparse.Namespace) -> None:
     """zhdrv cache list|show KEY|clear."""
-    from vszhdrv import store
+    from vszhdrv.store import store
 
     folder = store.folder(arguments.cache)
     if folder is None:

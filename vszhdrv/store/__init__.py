@@ -1,0 +1,1 @@
+"""Trained networks on the disk: `store` knows keys, locks and folders, `weights` the files."""
