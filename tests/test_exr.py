@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vszhdrv
-from vszhdrv import exr
+from vszhdrv import exr, files
 from vszhdrv.exr import Header, Sequence, parse_filename, read, timecode, write
 
 
@@ -472,7 +472,7 @@ def test_stale_temporaries_are_swept_and_young_ones_stay(tmp_path):
     assert not old.exists()
     assert young.exists()
     assert bystander.exists()
-    assert exr.sweep(tmp_path, older_than=0) == 1
+    assert files.sweep(tmp_path, f".*{files.PART}", older_than=0) == 1
 
 
 def test_stale_temporaries_of_others_stay(tmp_path, monkeypatch):
@@ -481,7 +481,7 @@ def test_stale_temporaries_of_others_stay(tmp_path, monkeypatch):
 
     (tmp_path / ".s.0001.exr.00000000.vszhdrv-part").write_bytes(b"?")
     monkeypatch.setattr(Path, "unlink", refused)  # as in a folder like /tmp
-    assert exr.sweep(tmp_path, older_than=-1) == 0
+    assert files.sweep(tmp_path, f".*{files.PART}", older_than=-1) == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
@@ -504,7 +504,7 @@ def test_a_killed_writer_leaves_no_broken_file_under_a_final_name(tmp_path):
         writer.wait()
         for path in tmp_path.glob("s.*.exr"):
             assert exr.is_valid(path, 2000, 1500)
-    exr.sweep(tmp_path, older_than=-1)
+    files.sweep(tmp_path, f".*{files.PART}", older_than=-1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.0000.exr", "s.0001.exr", "s.0002.exr"]
 
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vszhdrv.files import check_utf8, put_in_place, sweep
+from vszhdrv.files import PART, check_utf8, put_in_place, sweep
 from vszhdrv.version import __version__
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
@@ -54,7 +54,6 @@ SDR_WHITE_NITS: Final = 203.0  # Report ITU-R BT.2408, HDR reference white
 
 ROUNDING: Final = Fraction(1, 1000)  # seconds: Matroska and others round the times of frames to milliseconds
 
-_PART_SUFFIX: Final = ".vszhdrv-part"
 _STALE_SECONDS: Final = 600.0  # no frame takes ten minutes to write: such a temporary's writer was killed
 _NUMBER_FIELD: Final = re.compile(r"%(?:0(?P<width>[1-9]\d?))?d|(?P<hashes>#+)")
 
@@ -212,7 +211,7 @@ def write(
     stored = [np.ascontiguousarray(plane, dtype=np.float16 if header.half else np.float32) for plane in finite]
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART_SUFFIX}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
         _write_file(part, dict(zip("RGB", stored, strict=True)), _attributes(header, frame))
         if not is_valid(part, width, height):  # OpenEXR hears of a full disk, but not while it closes a file
@@ -345,7 +344,7 @@ class Sequence:
         self._path_of = parse_filename(pattern)
         self._counted: set[int] = set()
         self._lock = threading.Lock()
-        sweep(self.path(0).parent, f".*{_PART_SUFFIX}", _STALE_SECONDS)
+        sweep(self.path(0).parent, f".*{PART}", _STALE_SECONDS)
 
     def path(self, frame: int) -> Path:
         """Where frame `frame` of the clip, counted from 0, goes."""

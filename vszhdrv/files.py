@@ -13,6 +13,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+PART = ".vszhdrv-part"
+"""How the names of unfinished pictures and videos end, before or instead of their own ending."""
+
 TEMPORARY = ".tmp"
 """How the names of unfinished files end: ``NAME.RANDOM.tmp`` beside NAME. A killed writer leaves one behind."""
 

@@ -725,7 +725,7 @@ def test_cache_clear_with_yes(networks: Callable[[], list[str]], capsys: pytest.
 
 def test_arguments_are_checked_before_anything_heavy_is_imported() -> None:
     code = (
-        "import sys; from vszhdrv import cli\n"
+        "import sys; from vszhdrv.command import cli\n"
         "try: cli.main(['none.mp4', '--epochs', 'x'])\n"
         "except SystemExit: pass\n"
         "sys.exit(', '.join({'torch', 'vapoursynth', 'numpy', 'OpenEXR'} & sys.modules.keys()))"

@@ -20,7 +20,7 @@ import vapoursynth as vs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vszhdrv import light
+from vszhdrv import files, light
 from vszhdrv.command import cli, delivery, ffmpeg, matroska
 
 BT2020_LUMA = (0.2627, 0.6780, 0.0593)  # ITU-R BT.2020-2, table 4
@@ -350,7 +350,7 @@ def test_large_frames_have_the_level_of_their_rate(tmp_path: Path, durations: li
 
 def test_what_killed_encoders_left_is_removed_when_it_is_old(tmp_path: Path, programs: Callable[[str], Path]) -> None:
     programs("data = sys.stdin.buffer.read(); open(sys.argv[-1], 'wb').write(data)")
-    old, new = (tmp_path / f".{name}{ffmpeg.PART}.mkv" for name in ("old", "new"))
+    old, new = (tmp_path / f".{name}{files.PART}.mkv" for name in ("old", "new"))
     for part in (old, new):
         part.touch()
     os.utime(old, (0, 0))

@@ -19,6 +19,7 @@ import vapoursynth as vs
 from PIL import Image
 
 import vszhdrv
+from vszhdrv import files
 from vszhdrv.command import cli, ffmpeg
 
 # x265 3.5 writes past its buffers where a picture is narrower than 64 pixels and rich in detail, turned ones too.
@@ -120,7 +121,7 @@ def sound(path: Path) -> bytes:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if ffmpeg.PART in path.name]
+    return [path for path in folder.iterdir() if files.PART in path.name]
 
 
 def test_hdr10_file(source: Path, hdr10: Path, media: Path, zhdrv: Callable[..., int]) -> None:

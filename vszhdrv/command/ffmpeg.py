@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from vszhdrv import light
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction
-from vszhdrv.files import put_in_place, sweep
+from vszhdrv.files import PART, put_in_place, sweep
 
 from . import matroska
 from .delivery import Delivery, Picture, planes
@@ -44,10 +44,8 @@ PIPE = ("-f", "matroska", "-i", "pipe:0")
 """ffmpeg's options for the pictures, which come on its standard input."""
 LAST_LINES = 3
 """So much of ffmpeg's last words enters an error."""
-PART = ".vszhdrv-part"
-"""What unfinished files have in their names, ..."""
 STALE_SECONDS = 86400.0
-"""... and how long one must have been untouched to be nobody's: slow frames keep an encoder waiting for hours."""
+"""An unfinished file untouched for this long is nobody's: slow frames keep an encoder waiting for hours."""
 UNFINISHED = ("Error writing trailer", "Error closing file")
 """ffmpeg 5.1 says one of these where the disk is full, and calls it a success."""
 
