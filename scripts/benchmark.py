@@ -58,10 +58,13 @@ from torch.nn import functional as F
 import vszhdrv
 from vszhdrv.command.export import write_onnx
 from vszhdrv.plugin import frames, learning
-from vszhdrv.zhdrv import consensus, hardware, sampling, training
+from vszhdrv.zhdrv import choosing, consensus, hardware, sampling, training
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.expansion import Expander, whole_strides, working_memory
+from vszhdrv.zhdrv.expansion import Expander
+from vszhdrv.zhdrv.footage import TrainingFrames
+from vszhdrv.zhdrv.lanes import Lanes, lane
 from vszhdrv.zhdrv.network import new_network
+from vszhdrv.zhdrv.tiling import whole_strides, working_memory
 
 CLIP = Path(__file__).parents[1] / "examples" / "room.mp4"
 TIMES = 10
@@ -348,7 +351,7 @@ def beside_its_convolutions(
         case = f"{kernel[1]} to {kernel[0]} channels, {kernel[2]}x{kernel[3]}, {seen[3]}x{seen[2]}"
         cases[case] = convolution(seen, kernel, device, precision)
         works[case] = float(np.prod(kernel)) * seen[2] * seen[3]
-    with hardware.lane(device, threads):
+    with lane(device, threads):
         found = measured(cases, options.rounds)
     rates = [works[row["case"]] / row["ms"] / 1e6 for row in found]
     best = max(rates[1:])
@@ -398,11 +401,11 @@ def convolution(
     return run
 
 
-def material(size: tuple[int, int], count: int = HELD) -> sampling.Frames:
+def material(size: tuple[int, int], count: int = HELD) -> TrainingFrames:
     clip = repeated(*size, count)
     encoded = frames.to_encoded(clip, frames.resolve_colour(clip, warn=lambda _: None))
     pixels = torch.from_numpy(np.stack([np.stack(frames.planes_of(frame)) for frame in encoded.frames()]))
-    return sampling.Frames(pixels, tuple((n, (n + 1) % count) for n in range(count)))
+    return TrainingFrames(pixels, tuple((n, (n + 1) % count) for n in range(count)))
 
 
 def steps_of_a_turn(preset: str, device: torch.device) -> int:
@@ -442,7 +445,7 @@ def consensus_of(size: tuple[int, int], on: Hardware) -> Callable[[], int]:
     def run() -> int:
         agreed = consensus.Consensus(held, device, expander.config.stride)
         answer = partial(expander.predict_near, white=held.white, distance=agreed.nearby)
-        with hardware.Lanes(device, expander.config.crops, 1) as lanes:
+        with Lanes(device, expander.config.crops, 1) as lanes:
             for _ in agreed.ask(answer, lanes):
                 pass
         synchronized(device)
@@ -467,7 +470,7 @@ def train(options: argparse.Namespace) -> list[Row]:
         "fast, consensus of a frame": min(options.frames, 2 * consensus.PAIRS),
         "fast, second round": (fast.epochs - fast.first_epochs) * steps_per_epoch,
     }
-    drawn = sampling.frames_to_draw(options.frames, whole)
+    drawn = choosing.frames_to_draw(options.frames, whole)
     repeats = max(1, round(height * width / sampling.CROPS_AREA))
     steps["paper"] = steps["baseline"] = whole.epochs * drawn * sampling.TRANSFORMS * repeats
     pixels = material(options.size).pixels

@@ -25,8 +25,8 @@ import torch
 from evaluate import Scene, open_scenes
 from numpy.typing import NDArray
 
-from vszhdrv.zhdrv import losses, sampling
-from vszhdrv.zhdrv.camera import encode, round8
+from vszhdrv.zhdrv import footage, losses
+from vszhdrv.zhdrv.camera import CLIPPED, encode, round8
 
 FRAMES = 8
 """Evenly spread frames of a scene."""
@@ -41,7 +41,7 @@ Samples = NDArray[np.float64]
 
 def samples(scene: Scene) -> Samples:
     """Clipped values of a scene."""
-    white = sampling.COMPRESSED_WHITE if scene.video else losses.CLIPPED
+    white = footage.COMPRESSED_WHITE if scene.video else CLIPPED
     given, truth = scene.given(), scene.truth()
     found = []
     for index in np.linspace(0, scene.frames - 1, min(FRAMES, scene.frames)).round().astype(int):
@@ -54,7 +54,7 @@ def samples(scene: Scene) -> Samples:
                 sdr = frame[part]
                 channels = (sdr >= white).sum(1, keepdim=True).expand_as(sdr)
                 columns = torch.ones_like(sdr), losses.rim_stops(sdr, white), channels
-                clipped = (sdr >= losses.CLIPPED)[0].numpy()
+                clipped = (sdr >= CLIPPED)[0].numpy()
                 known = [column[0].numpy()[clipped] for column in columns]
                 found.append(np.stack([*known, stops[part][clipped]], axis=1)[::EVERY])
     return np.concatenate(found).astype(np.float64)

@@ -17,7 +17,7 @@ import vapoursynth as vs
 from vszhdrv.plugin import frames, learning
 from vszhdrv.plugin.learning import Event, Job, prepare
 from vszhdrv.store import weight_files
-from vszhdrv.zhdrv import camera, compression, sampling
+from vszhdrv.zhdrv import camera, compression, footage
 from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP, Expander
 from vszhdrv.zhdrv.network import UNet
 
@@ -50,7 +50,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def material(job: Job) -> sampling.Frames:
+def material(job: Job) -> footage.TrainingFrames:
     """What the job learns from."""
     with closing(job.learn()) as events:
         next(event for event in events if event.kind == "training")
@@ -304,7 +304,7 @@ def test_overlays_stay_as_they_are(overlaid: Any) -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray, compressed: bool) -> None:
-    pictures = sampling.scaled(torch.from_numpy(lamps))
+    pictures = footage.scaled(torch.from_numpy(lamps))
     if compressed:
         pictures = torch.cat([compression.coded(one, 8 / 255, 0, 0) for one in pictures.split(1)])
     codes = (pictures * 255).round().numpy().astype(np.uint8)
@@ -369,7 +369,7 @@ def test_pictures_of_a_clip_that_clips_below_white_are_of_its_expansion(make_cli
         gathered, progress = job._training
         shown = job.recs()["m2"]
         expander = Expander(progress.network, job.config, torch.device("cpu"), "fp32", clip_point=gathered.clip_point)
-        source = camera.decode(sampling.most_exposed(gathered)) * expander.white
+        source = camera.decode(footage.most_exposed(gathered)) * expander.white
         hdr = expander(source[None])[0] / expander.white  # pictures have white where the clip clips
     assert expander.white < 0.99
     expected = (camera.encode(hdr / 4) * 255).permute(1, 2, 0).numpy()

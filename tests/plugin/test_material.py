@@ -10,12 +10,12 @@ import vapoursynth as vs
 
 from vszhdrv.plugin import frames, material
 from vszhdrv.plugin.learning import prepare
-from vszhdrv.zhdrv import sampling
+from vszhdrv.zhdrv import footage
 
 MakeClip = Callable[..., Any]
 
 
-def gathered(clip: Any, **arguments: Any) -> tuple[sampling.Frames, list[list[int]]]:
+def gathered(clip: Any, **arguments: Any) -> tuple[footage.TrainingFrames, list[list[int]]]:
     """What is learned from, and the positions of every batch of frames that was read for it."""
     job = prepare(clip, device="cpu", **arguments)
     readings = material.gather(job.clip, job.taught, job.colour, job.config)
@@ -101,7 +101,7 @@ def test_frames_are_held_in_the_working_encoding_at_the_sources_depth(
     assert (held.pixels.dtype, held.pixels.shape) == (dtype, (2, 3, 48, 64))
     light, _ = next(frames.read(frames.to_linear(clip, prepare(clip).colour), [1]))
     expected = np.clip(light, 0, 1) ** (1 / 2.2)
-    assert np.abs(sampling.scaled(held.pixels[1]).numpy() - expected).max() <= tolerance + 1e-6
+    assert np.abs(footage.scaled(held.pixels[1]).numpy() - expected).max() <= tolerance + 1e-6
 
 
 def test_frames_that_would_not_fit_are_held_smaller(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:

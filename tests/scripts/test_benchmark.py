@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vszhdrv.zhdrv import camera, expansion
+from vszhdrv.zhdrv import camera, exposures
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.network import new_network
 
@@ -26,7 +26,7 @@ def test_the_baselines_merge_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> N
     generator = torch.Generator().manual_seed(0)
     stack = {k: torch.rand(1, 3, 6, 8, generator=generator) for k in (-1, 0, 1)}
     plain = benchmark.merge({k: x[0].permute(1, 2, 0).numpy() for k, x in stack.items()})
-    ours = expansion.merge(stack)[0].permute(1, 2, 0).numpy()
+    ours = exposures.merge(stack)[0].permute(1, 2, 0).numpy()
     assert np.allclose(plain, ours, rtol=1e-3, atol=1e-5)
 
 

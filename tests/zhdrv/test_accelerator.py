@@ -16,9 +16,10 @@ import pytest
 import torch
 import vapoursynth as vs
 
-from vszhdrv.zhdrv import hardware, sampling
+from vszhdrv.zhdrv import choosing, hardware
 from vszhdrv.zhdrv.config import PRESETS, Config
 from vszhdrv.zhdrv.expansion import Expander, show
+from vszhdrv.zhdrv.footage import TrainingFrames
 from vszhdrv.zhdrv.network import new_network
 from vszhdrv.zhdrv.training import Progress, Weights, train
 
@@ -28,9 +29,9 @@ CONFIGS = (PAPER, FAST, replace(FAST, fold=4))
 CPU = torch.device("cpu")
 
 
-def frames_of(codes: np.ndarray) -> sampling.Frames:
+def frames_of(codes: np.ndarray) -> TrainingFrames:
     pixels = torch.from_numpy(codes)
-    return sampling.Frames(pixels, sampling.with_successors(range(len(pixels)), len(pixels))[1])
+    return TrainingFrames(pixels, choosing.with_successors(range(len(pixels)), len(pixels))[1])
 
 
 def trains(far: torch.device, codes: np.ndarray) -> None:

@@ -6,22 +6,22 @@ import torch
 from scipy import fft
 from torch import Tensor
 
-from vszhdrv.zhdrv import compression, sampling
+from vszhdrv.zhdrv import compression, footage, sampling
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.sampling import Frames
+from vszhdrv.zhdrv.footage import TrainingFrames
 
 FAST = Config.from_preset("fast")
 
 
 @pytest.fixture(name="pictures")
 def _pictures(lamps: np.ndarray) -> Tensor:
-    return sampling.scaled(torch.from_numpy(lamps))
+    return footage.scaled(torch.from_numpy(lamps))
 
 
-def kept(pictures: Tensor, **facts: bool) -> Frames:
+def kept(pictures: Tensor, **facts: bool) -> TrainingFrames:
     count = len(pictures)
     pixels = (pictures * 255).round().to(torch.uint8)
-    return Frames(pixels, tuple((n, min(n + 1, count - 1)) for n in range(count)), **facts)
+    return TrainingFrames(pixels, tuple((n, min(n + 1, count - 1)) for n in range(count)), **facts)
 
 
 def coded(pictures: Tensor, step: float) -> Tensor:

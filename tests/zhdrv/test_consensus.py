@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vszhdrv.zhdrv import camera, consensus, hardware, sampling
+from vszhdrv.zhdrv import camera, choosing, consensus, footage, sampling
 from vszhdrv.zhdrv.consensus import Consensus
+from vszhdrv.zhdrv.footage import TrainingFrames
+from vszhdrv.zhdrv.lanes import Lanes
 
 CPU = torch.device("cpu")
 SIZE = 96, 128
@@ -30,38 +32,38 @@ def world(seed: int = 0) -> Tensor:
     return torch.where(lamp, torch.tensor(2.0**STOPS), wall).expand(3, -1, -1)
 
 
-def filmed(count: int = 17, exposures: Callable[[int], float] = lambda _: 0.0) -> sampling.Frames:
+def filmed(count: int = 17, exposures: Callable[[int], float] = lambda _: 0.0) -> TrainingFrames:
     """A pan over the world; `exposures`: stops of each frame."""
     views = [world()[..., 40 + n : 40 + n + SIZE[1]] * 2.0 ** exposures(n) for n in range(count)]
     return held(torch.stack(views))
 
 
-def held(linear: Tensor) -> sampling.Frames:
-    _, pairs = sampling.with_successors(range(len(linear)), len(linear))
-    return sampling.Frames((camera.encode(linear) * 255).round().byte(), pairs)
+def held(linear: Tensor) -> TrainingFrames:
+    _, pairs = choosing.with_successors(range(len(linear)), len(linear))
+    return TrainingFrames((camera.encode(linear) * 255).round().byte(), pairs)
 
 
-def saying(frames: sampling.Frames, stops: Sequence[float]) -> consensus.Answer:
+def saying(frames: TrainingFrames, stops: Sequence[float]) -> consensus.Answer:
     """A network that says these stops of all pixels of the frames."""
-    known = [sampling.scaled(pixels)[None] for pixels in frames.pixels]
+    known = [footage.scaled(pixels)[None] for pixels in frames.pixels]
     return lambda x: torch.full_like(x, next(n for y, n in zip(known, stops, strict=True) if torch.equal(x, y)))
 
 
-def asked(frames: sampling.Frames, answer: consensus.Answer, scale: int = 1, threads: int = 1) -> Consensus:
+def asked(frames: TrainingFrames, answer: consensus.Answer, scale: int = 1, threads: int = 1) -> Consensus:
     """The consensus of the frames."""
     agreed = Consensus(frames, CPU, scale)
-    with hardware.Lanes(CPU, threads) as lanes:
+    with Lanes(CPU, threads) as lanes:
         assert lanes.count == threads
         for _ in agreed.ask(answer, lanes):
             pass
     return agreed
 
 
-def means(agreed: Consensus, frames: sampling.Frames, place: int) -> Tensor:
+def means(agreed: Consensus, frames: TrainingFrames, place: int) -> Tensor:
     """What is agreed on where a frame clips."""
     height, width = frames.pixels.shape[-2:]
     whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
-    return agreed.cut(place, whole)[0][sampling.scaled(frames.pixels[place]) >= frames.white]
+    return agreed.cut(place, whole)[0][footage.scaled(frames.pixels[place]) >= frames.white]
 
 
 def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
@@ -166,7 +168,7 @@ def test_means_are_cut_and_turned_like_the_frames(transform: int) -> None:
 def test_blocks_of_pixels_are_seen_as_one(size: tuple[int, int]) -> None:
     height, width = size
     frames = filmed()
-    frames = sampling.Frames(frames.pixels[..., :height, :width], frames.pairs)
+    frames = TrainingFrames(frames.pixels[..., :height, :width], frames.pairs)
     agreed = asked(frames, lambda x: torch.where(x == 1, STOPS, 0.0), 2)
     whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
     mean = agreed.cut(8, whole)
@@ -192,10 +194,10 @@ def test_learned_from_is_what_clips_evenly_spread_where_that_is_much() -> None:
 
 def test_deeper_frames_and_compressed_ones_are_seen_as_they_are() -> None:
     frames = filmed()
-    deep = sampling.Frames((frames.pixels.to(torch.int32) * 257).to(torch.uint16), frames.pairs)
+    deep = TrainingFrames((frames.pixels.to(torch.int32) * 257).to(torch.uint16), frames.pairs)
     found = means(asked(deep, lambda x: torch.full_like(x, STOPS)), deep, 6)
     assert found.median() == pytest.approx(STOPS, abs=0.05)
-    uneven = sampling.Frames(frames.pixels.clamp(max=245), frames.pairs, compressed=True)
+    uneven = TrainingFrames(frames.pixels.clamp(max=245), frames.pairs, compressed=True)
     found = means(asked(uneven, lambda x: torch.full_like(x, STOPS)), uneven, 6)
     assert len(found) > 1000 and found.median() == pytest.approx(STOPS, abs=0.05)
 

@@ -1,36 +1,22 @@
-"""From a stack of exposures to HDR, and from whole frames to tiles."""
+"""From a frame of linear light to its HDR."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from vszhdrv.zhdrv import camera, expansion
+from vszhdrv.zhdrv import camera, expansion, tiling
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.expansion import (
-    Expander,
-    clipping_areas,
-    default_tile,
-    evaluate,
-    evaluate_at_once,
-    exposures,
-    merge,
-    reaching,
-    show,
-)
+from vszhdrv.zhdrv.expansion import Expander, show
 from vszhdrv.zhdrv.hardware import Precision
-from vszhdrv.zhdrv.network import CLIPPED, UNet, new_network
+from vszhdrv.zhdrv.network import UNet, new_network
 from vszhdrv.zhdrv.training import answer
 
 CPU = torch.device("cpu")
 STEP = camera.gain(-2)  # 0.5325
-E = 0.25 / 255
-RATIO = (4, 8, 8), "ratio", 1
-STOPS = (4, 8, 8), "stops", 2
 
 
 def small(preset: str, **settings: object) -> tuple[UNet, Config]:
@@ -44,102 +30,9 @@ def expander(preset: str, tile: tuple[int, int] | None = None, **settings: objec
     return Expander(network, config, CPU, "fp32", tile)
 
 
-def answers_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int], evaluated: Any = evaluate) -> Tensor:
-    """The network's answer for a whole frame, by way of `evaluate` or `evaluate_at_once`."""
-    out = torch.full_like(x, torch.nan)
-
-    for part, answered in evaluated(network, lambda part: x[..., *part], x.shape[-2:], tile):
-        assert out[..., *part].isnan().all()  # nothing is computed twice
-        out[..., *part] = answered
-    return out
-
-
-def counted(answers: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """A network, and the pictures that it is asked about."""
-    asked: list[Tensor] = []
-
-    def predict(x: Tensor) -> Tensor:
-        asked.append(x)
-        return answers(x)
-
-    return predict, asked
-
-
 def ramp(low: float, high: float, height: int = 8, width: int = 64) -> Tensor:
     """Grey radiance in equal steps of stops, (1, 3, height, width)."""
     return torch.logspace(low, high, width, base=2).expand(1, 3, height, width).contiguous()
-
-
-@pytest.mark.parametrize(("down", "up", "calls"), [(2, 2, 3), (3, 2, 4), (1, 1, 1), (2, 0, 2), (0, 2, 2), (0, 0, 0)])
-def test_the_first_step_down_and_the_first_up_share_an_answer(down: int, up: int, calls: int) -> None:
-    predict, asked = counted(lambda x: torch.full_like(x, 0.6))
-    stack = exposures(predict, torch.rand(1, 3, 8, 8), down, up)
-    assert len(asked) == calls
-    assert sorted(stack) == list(range(-down, up + 1))
-
-
-def test_the_stack_by_hand() -> None:
-    sdr = torch.tensor([0.1, 0.5, 1.0]).expand(1, 3, 1, 3)
-    predict, asked = counted(lambda x: torch.full_like(x, 0.6 if x.max() == 1 else 0.8))
-    stack = exposures(predict, sdr, 2, 2)
-    assert torch.allclose(stack[-1], sdr * 0.6)
-    assert torch.allclose(stack[-2], sdr * 0.6 * 0.8)
-    assert torch.allclose(stack[1], (sdr / (0.6 + E)).clamp(max=1))
-    assert torch.allclose(stack[2], (sdr / (0.6 + E) ** 2).clamp(max=1))  # the brighter picture clips: 0.6 again
-    assert [id(x) for x in asked] == [id(stack[0]), id(stack[-1]), id(stack[1])]
-
-
-def test_no_step_down_is_larger_than_two_stops() -> None:
-    predict, _ = counted(lambda x: torch.full_like(x, 0.1))
-    stack = exposures(predict, torch.ones(1, 3, 2, 2), 2, 0)
-    assert torch.allclose(stack[-1], torch.tensor(STEP))
-    assert torch.allclose(stack[-2], torch.tensor(STEP**2))
-
-
-@pytest.mark.parametrize(("down", "up"), [(2, 2), (3, 0), (0, 2), (1, 1)])
-def test_a_true_stack_gives_the_radiance_back(down: int, up: int) -> None:
-    radiance = ramp(-4, 2 * down - 0.1)
-    stack = {k: camera.encode(radiance * 4.0**k) for k in range(-down, up + 1)}
-    assert torch.allclose(merge(stack), radiance, rtol=5e-3)
-
-
-def test_colour_comes_through_the_merge() -> None:
-    radiance = torch.tensor([3.5, 1.5, 0.3])[None, :, None, None].expand(1, 3, 4, 4)
-    stack = {k: camera.encode(radiance * 4.0**k) for k in (-2, -1)}
-    assert torch.allclose(merge(stack), radiance, rtol=5e-3)
-
-
-def test_the_darkest_exposure_speaks_for_white_and_the_brightest_for_black() -> None:
-    radiance = torch.tensor([0.0, 0.5, 16.0, 100.0]).expand(1, 3, 2, 4)
-    stack = {k: camera.encode(radiance * 4.0**k) for k in range(-2, 3)}
-    merged = merge(stack)[0, 0, 0]
-    assert torch.allclose(merged[1:], torch.tensor([0.5, 16.0, 16.0]), rtol=5e-3)  # more than 16 nobody can know
-    assert 0 <= merged[0] < 1e-5
-
-
-def test_the_weights_by_hand() -> None:
-    # darkest 0.95: over 0.9, its weight is itself; brightest 0.05: under 0.1, one minus itself
-    stack = {0: torch.full((1, 3, 1, 1), 0.95), 1: torch.full((1, 3, 1, 1), 0.05)}
-    logs = [np.log(v**2.2 + 1 / 65535) - k * np.log(4) for k, v in ((0, 0.95), (1, 0.05))]
-    assert merge(stack).flatten()[0] == pytest.approx(np.exp((0.95 * logs[0] + 0.95 * logs[1]) / 1.9), rel=1e-5)
-    # neither: the hat
-    stack = {0: torch.full((1, 3, 1, 1), 0.85), 1: torch.full((1, 3, 1, 1), 0.3)}
-    logs = [np.log(v**2.2 + 1 / 65535) - k * np.log(4) for k, v in ((0, 0.85), (1, 0.3))]
-    hats = 1 - 0.7**12, 1 - 0.4**12
-    expected = np.exp((hats[0] * logs[0] + hats[1] * logs[1]) / sum(hats))
-    assert merge(stack).flatten()[0] == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_batch_is_merged_picture_by_picture() -> None:
-    pictures = torch.cat((ramp(-12, -5), ramp(-2, 6)))  # one dark, one bright: other weights for their ends
-    stack = {k: camera.encode(pictures * 4.0**k) for k in range(-2, 3)}
-    alone = [merge({k: x[n : n + 1] for k, x in stack.items()}) for n in range(2)]
-    assert torch.allclose(merge(stack), torch.cat(alone))
-
-
-def test_a_stack_of_one_is_that_picture() -> None:
-    sdr = torch.linspace(0, 1, 64).expand(1, 3, 8, 64)
-    assert torch.allclose(merge({0: sdr}), camera.decode(sdr), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -207,45 +100,6 @@ def test_a_frame_is_expanded_where_it_lies(preset: str) -> None:
     assert (hdr > linear).any()
 
 
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
-@pytest.mark.parametrize("tile", [(64, 64), (64, 1000), (128, 192)])
-@pytest.mark.parametrize(("height", "width"), [(200, 260), (131, 277)])
-def test_tiles_answer_as_the_whole_frame_does(
-    widths: tuple[int, ...], head: str, fold: int, tile: tuple[int, int], height: int, width: int
-) -> None:
-    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
-    x = torch.rand(1, 3, height, width).sqrt()
-    with torch.inference_mode():
-        whole = answer(network, x)
-        assert torch.allclose(answers_in_tiles(network, x, tile), whole, atol=1e-4)
-    assert whole.std() > 1e-3  # not an answer that is the same everywhere
-
-
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
-def test_strips_and_bands_answer_as_the_whole_frame_does(
-    widths: tuple[int, ...], head: str, fold: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
-    x = torch.rand(1, 3, 130, 90).sqrt()
-    monkeypatch.setattr(expansion, "STRIP_VALUES", 1)
-    monkeypatch.setattr(expansion, "BAND_BLOCKS", 2)
-    monkeypatch.setattr(expansion, "BAND_ROWS", 1)
-    with torch.inference_mode():
-        assert torch.allclose(answers_in_tiles(network, x, (192, 192)), answer(network, x), atol=1e-5)
-
-
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
-@pytest.mark.parametrize("tile", [(64, 128), (192, 320)])
-def test_tiles_at_once_answer_as_strips_and_bands_do(
-    widths: tuple[int, ...], head: str, fold: int, tile: tuple[int, int]
-) -> None:
-    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
-    x = torch.rand(1, 3, 131, 277).sqrt()
-    with torch.inference_mode():
-        at_once = answers_in_tiles(network, x, tile, evaluate_at_once)
-        assert torch.allclose(at_once, answers_in_tiles(network, x, tile), atol=1e-5)
-
-
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_a_frame_goes_to_another_device_and_comes_back(preset: str) -> None:
     """There is none here: the way there and back is that of any device."""
@@ -291,34 +145,13 @@ def test_threads_that_share_a_frame_make_that_of_one(
     set_threads: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(expansion, "STRIP_VALUES", 2**18)
+    monkeypatch.setattr(tiling, "STRIP_VALUES", 2**18)
     config = replace(Config.from_preset("fast"), fold=4)
     expand = Expander(new_network(config.widths, config.head, config.fold, 0), config, CPU, precision, tile)
     linear = highlights(431, 877, [(0, 0), (200, 300), (204, 700), (420, 800)])[None]
     alone = expand(linear)
     set_threads(3)
     assert torch.equal(expand(linear), alone)
-
-
-@pytest.mark.parametrize("places", [[(0, 0)], [(250, 1014)], [(40, 10), (70, 800), (100, 100), (101, 600)], []])
-@pytest.mark.parametrize("fold", [2, 4])
-def test_the_encoder_is_told_in_areas_what_clips_in_large_frames(places: list[tuple[int, int]], fold: int) -> None:
-    sdr = camera.encode(highlights(256, 1024, places)[None]).contiguous(memory_format=torch.channels_last)
-    areas = clipping_areas(sdr, fold)
-    assert areas is not None
-    outside = torch.ones(256 // fold, 1024 // fold)
-    for area in areas:
-        assert (outside[area] == 1).all()  # they lie apart
-        outside[area] = 0
-    clips = (sdr[0].amax(0) >= CLIPPED).unfold(0, fold, fold).unfold(1, fold, fold).flatten(2).any(2)
-    assert not (clips & (outside == 1)).any()
-    assert outside.mean() > 0.8
-
-
-def test_the_encoder_is_told_of_all_where_areas_would_cost_as_much() -> None:
-    everywhere = highlights(256, 1024, [(top, left) for top in range(0, 250, 60) for left in range(0, 1000, 200)])
-    for linear in (everywhere, everywhere[:, :64, :64]):
-        assert clipping_areas(camera.encode(linear[None]), 2) is None
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])
@@ -365,14 +198,6 @@ def test_the_ramp_begins_over_its_foot(ramp: tuple[float, float]) -> None:
     assert expansion.clipping(torch.tensor(ramp[1]), ramp) == pytest.approx(1)
 
 
-def test_runs_of_columns() -> None:
-    linear = torch.zeros(3, 4, 40)
-    assert reaching(linear, 0.9, 5) == []
-    linear[0, 0, 3] = linear[1, 2, 9] = linear[2, 3, 20] = linear[0, 3, 39] = 1
-    assert reaching(linear, 0.9, 5) == [slice(3, 10), slice(20, 21), slice(39, 40)]
-    assert reaching(linear, 0.9, 100) == [slice(3, 40)]
-
-
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_the_presets_own_networks_show_no_seams(preset: str) -> None:
     config = Config.from_preset(preset)
@@ -415,21 +240,6 @@ def test_a_tile_is_made_whole_strides_of_the_network() -> None:
     with torch.inference_mode():
         whole, parts = (Expander(network, config, CPU, "fp32", tile).predict(sdr) for tile in (None, (64, 192)))
     assert torch.allclose(parts, whole, atol=1e-4)
-
-
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS, ((4, 8, 8, 8, 8), "stops", 8)])
-def test_only_large_frames_are_cut_and_into_equal_tiles(widths: tuple[int, ...], head: str, fold: int) -> None:
-    network = new_network(widths, head, fold, 0)  # type: ignore[arg-type]
-    for height, width in ((16, 16), (540, 941), (1080, 1920)):
-        tile = default_tile(height, width, network)
-        assert tile[0] >= height and tile[1] >= width
-    for height, width in ((8000, 12000), (12000, 8000), (16, 10**7)):
-        rows, columns = default_tile(height, width, network)
-        assert rows % network.multiple == columns % network.multiple == 0
-        across, down = -(-width // columns), -(-height // rows)
-        assert across * columns - width < across * network.multiple + columns
-        assert down * rows - height < down * network.multiple + rows
-        assert default_tile(height, width, network) == (rows, columns)
 
 
 def test_pictures_of_an_expansion() -> None:

@@ -3,16 +3,14 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from vszhdrv.zhdrv import network
+from vszhdrv.zhdrv.camera import CLIPPED
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.network import (
-    CLIPPED,
     Head,
     Lattice,
     MixedPool,
-    Part,
     UNet,
     for_autocast,
     network_of,
@@ -80,40 +78,6 @@ def test_odd_sizes_are_padded_by_their_edges_and_cut_back(config: Config, height
         # in another memory layout, of which only the last bits know
         assert torch.allclose(out, model(x[..., rows, :][..., columns])[..., :height, :width], atol=1e-6)
     assert out.shape == x.shape
-
-
-@pytest.mark.parametrize("fold", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("head", ["stops", "ratio"])
-def test_blocks_are_seen_as_pixels_side_by_side(head: Head, fold: int) -> None:
-    model = UNet((4, 4), head, fold)
-    x = torch.rand(2, 3, 3 * fold, 4 * fold)
-    x[..., :fold, :] = 1.0
-    told = [x - 0.5, (x >= CLIPPED).float() - 0.5] if head == "stops" else [x]
-    blocks = torch.cat([F.pixel_unshuffle(each, fold) for each in told], dim=1)
-    with torch.no_grad():
-        torch.testing.assert_close(model.fine(x), F.relu(model.encoder[0](blocks)), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("fold", [1, 2, 4, 16])
-@pytest.mark.parametrize(
-    "areas",
-    [
-        [],
-        [(slice(0, 5), slice(0, 6))],
-        [(slice(0, 2), slice(0, 1)), (slice(0, 2), slice(4, 6)), (slice(2, 5), slice(2, 3))],
-        [(slice(4, 5), slice(5, 6)), (slice(1, 2), slice(1, 3)), (slice(2, 3), slice(2, 4))],
-    ],
-    ids=["nowhere", "everywhere", "in corners", "side by side"],
-)
-def test_areas_outside_which_nothing_clips_make_no_difference(fold: int, areas: list[Part]) -> None:
-    model = UNet((4, 4), "stops", fold)
-    x = torch.rand(2, 3, 5 * fold, 6 * fold) * 0.9
-    for area in areas:
-        rows, columns = (slice(side.start * fold, side.stop * fold) for side in area)
-        x[..., rows, columns] += 0.2  # half of it clips
-    x = x.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        torch.testing.assert_close(model.fine(x, areas), model.fine(x), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [FAST, PAPER], ids=["fast", "paper"])
@@ -213,6 +177,6 @@ def test_stops_that_have_fallen_to_nothing_can_rise_again() -> None:
 
 def test_stops_are_told_from_what_clips() -> None:
     model = new_network((4, 4), "stops", 1, 0)
-    below = torch.full((1, 3, 8, 8), network.CLIPPED - 1e-6)
+    below = torch.full((1, 3, 8, 8), CLIPPED - 1e-6)
     with torch.no_grad():
         assert (model(below + 2e-6) - model(below)).abs().max() > 1e-3

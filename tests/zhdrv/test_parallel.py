@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from vszhdrv.store import weight_files
-from vszhdrv.zhdrv import sampling
+from vszhdrv.zhdrv import choosing
 from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.footage import TrainingFrames
 from vszhdrv.zhdrv.network import Lattice, new_network
 from vszhdrv.zhdrv.parallel import Shared, Team, Work
 from vszhdrv.zhdrv.training import Progress, train
@@ -57,13 +58,13 @@ if rank == 0 and any(os.wait()[1] for _ in range(1, size)):
 """
 
 
-def panning(dtype: torch.dtype = torch.uint8, height: int = 24, width: int = 20) -> sampling.Frames:
+def panning(dtype: torch.dtype = torch.uint8, height: int = 24, width: int = 20) -> TrainingFrames:
     """A ramp that moves through three frames, a part of it clipped; the last travels with its predecessor."""
     x = torch.arange(width) / width
     shades = torch.stack([(x.roll(3 * n) * 1.3).clamp(max=1) for n in range(3)])
     pixels = shades[:, None, None, :] * torch.tensor([1.0, 0.9, 0.7])[:, None, None] * torch.ones(height, 1)
-    _, pairs = sampling.with_successors(range(3), 3)
-    return sampling.Frames((pixels * (255 if dtype == torch.uint8 else 65535)).round().to(dtype), pairs)
+    _, pairs = choosing.with_successors(range(3), 3)
+    return TrainingFrames((pixels * (255 if dtype == torch.uint8 else 65535)).round().to(dtype), pairs)
 
 
 def alone(work: Work) -> Progress:

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from vszhdrv.store import weight_files
-from vszhdrv.zhdrv import camera, compression, losses, sampling, training
+from vszhdrv.zhdrv import camera, choosing, compression, footage, losses, sampling, training
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.consensus import Consensus
 from vszhdrv.zhdrv.expansion import Expander
+from vszhdrv.zhdrv.footage import TrainingFrames
 from vszhdrv.zhdrv.network import network_of
 from vszhdrv.zhdrv.training import Progress, Weights, train
 
@@ -26,19 +27,19 @@ TWO_ROUNDS = replace(FAST, second_round=0.5)
 BOTH = pytest.mark.parametrize("config", [PAPER, FAST, TWO_ROUNDS], ids=["paper", "fast", "two rounds"])
 
 
-def panning(count: int = 3, height: int = 24, width: int = 20) -> sampling.Frames:
+def panning(count: int = 3, height: int = 24, width: int = 20) -> TrainingFrames:
     """A ramp that moves, a part of it clipped; the last frame travels with its predecessor."""
     x = torch.arange(width) / width
     shades = torch.stack([(x.roll(3 * n) * 1.3).clamp(max=1) for n in range(count)])
     tint = torch.tensor([1.0, 0.9, 0.7])
     pixels = shades[:, None, None, :] * tint[:, None, None] * torch.ones(height, 1)
-    _, pairs = sampling.with_successors(range(count), count)
-    return sampling.Frames((pixels * 255).round().to(torch.uint8), pairs)
+    _, pairs = choosing.with_successors(range(count), count)
+    return TrainingFrames((pixels * 255).round().to(torch.uint8), pairs)
 
 
 def trained(
     config: Config,
-    frames: sampling.Frames | None = None,
+    frames: TrainingFrames | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     state: dict[str, Any] | None = None,
 ) -> Progress:
@@ -93,7 +94,7 @@ def test_the_papers_losses_are_those_of_a_frame_and_its_successor() -> None:
 
 def test_without_alpha_the_paper_looks_at_no_successor() -> None:
     frames = panning()
-    alone = sampling.Frames(frames.pixels, tuple((place, 10**6) for place, _ in frames.pairs))
+    alone = TrainingFrames(frames.pixels, tuple((place, 10**6) for place, _ in frames.pairs))
     for progress in train(alone, replace(PAPER, alpha=0.0, epochs=1), CPU, "fp32"):
         assert progress.sums[2] == 0
     assert progress.rows[0]["total"] == progress.rows[0]["reconstruction"]
@@ -110,7 +111,7 @@ def test_a_single_still_is_enough(preset: str) -> None:
 @pytest.mark.parametrize("value", [0, 128, 255])
 @BOTH
 def test_black_grey_and_white_frames_leave_finite_weights(config: Config, value: int) -> None:
-    frames = sampling.Frames(torch.full((2, 3, 20, 20), value, dtype=torch.uint8), ((0, 1), (1, 0)))
+    frames = TrainingFrames(torch.full((2, 3, 20, 20), value, dtype=torch.uint8), ((0, 1), (1, 0)))
     progress = trained(config, frames)
     assert all(tensor.isfinite().all() for tensor in progress.weights.values())
 
@@ -260,7 +261,7 @@ def test_the_second_round_has_a_lower_rate_and_ends_at_nearly_nothing_too() -> N
 
 def test_the_second_round_learns_the_consensus_about_frames_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, config = panning(), replace(TWO_ROUNDS, steps_per_epoch=60, lr=1e-2)
-    whole = sampling.scaled(frames.pixels)
+    whole = footage.scaled(frames.pixels)
     first = trained(config, frames).first
 
     class Told(Consensus):
@@ -368,7 +369,7 @@ def test_bfloat16_trains_and_keeps_float32_weights(config: Config) -> None:
 
 def test_deeper_frames_are_trained_on_at_their_depth() -> None:
     shallow = panning()
-    deep = sampling.Frames((shallow.pixels.to(torch.int32) * 257).to(torch.uint16), shallow.pairs)
+    deep = TrainingFrames((shallow.pixels.to(torch.int32) * 257).to(torch.uint16), shallow.pairs)
     eight, sixteen = (trained(FAST, frames).weights for frames in (shallow, deep))
     assert all(torch.allclose(eight[name], sixteen[name], atol=1e-4) for name in eight)
 

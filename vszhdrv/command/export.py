@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vszhdrv.files import write_whole
-from vszhdrv.zhdrv.expansion import exposures, lifted, merge
+from vszhdrv.zhdrv.expansion import lifted
+from vszhdrv.zhdrv.exposures import exposures, merge
 from vszhdrv.zhdrv.training import answer
 
 if TYPE_CHECKING:

@@ -87,8 +87,8 @@ class Computing:
 
     def streams(self, config: Config, width: int, height: int) -> int:
         """How many frames of this size are computed at the same time."""
-        from vszhdrv.zhdrv.expansion import working_memory
         from vszhdrv.zhdrv.hardware import default_streams
+        from vszhdrv.zhdrv.tiling import working_memory
 
         if self.num_streams is not None:
             return self.num_streams
@@ -157,7 +157,8 @@ def expanded(
             return load()
 
     def compute(light: frames.Planes) -> frames.Computed:
-        from vszhdrv.zhdrv.hardware import lane, memory_told
+        from vszhdrv.zhdrv.hardware import memory_told
+        from vszhdrv.zhdrv.lanes import lane
 
         with loading:
             network = loaded()

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     import torch
 
     from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.footage import TrainingFrames
     from vszhdrv.zhdrv.hardware import Precision
     from vszhdrv.zhdrv.parallel import Team
-    from vszhdrv.zhdrv.sampling import Frames
     from vszhdrv.zhdrv.training import Progress, Weights
 
 Follow = Callable[[Generator["Event"]], None]
@@ -186,13 +186,13 @@ def _given_weights(path: Path, config: Config) -> Trained:
     return Trained.read(path)
 
 
-def _read(readings: Generator[Reading, None, Frames]) -> Generator[Event, None, Frames]:
+def _read(readings: Generator[Reading, None, TrainingFrames]) -> Generator[Event, None, TrainingFrames]:
     """Carry out the readings here and now; the value is theirs."""
     while True:
         try:
             reading = next(readings)
         except StopIteration as end:
-            gathered: Frames = end.value
+            gathered: TrainingFrames = end.value
             return gathered
         for place, (planes, props) in enumerate(frames.read(reading.clip, reading.positions)):
             reading.take(place, planes, props)
@@ -218,7 +218,7 @@ class Job:
     may_train: bool
     trained: Trained | None
     """The network, once there is one."""
-    _training: tuple[Frames, Progress] | None = field(default=None, repr=False)
+    _training: tuple[TrainingFrames, Progress] | None = field(default=None, repr=False)
     """The frames and the network of a training that goes on at this moment."""
 
     @cached_property
@@ -301,7 +301,7 @@ class Job:
             )
         return self.trained is not None
 
-    def _train_in_turn(self, gathered: Frames | None = None, team: Team | None = None) -> Generator[Event]:
+    def _train_in_turn(self, gathered: TrainingFrames | None = None, team: Team | None = None) -> Generator[Event]:
         """Train, unless somebody else does: then wait for their network. Gathers what to learn from if it was not."""
         say_waiting = cache(partial(log, "another process or filter is training on this clip; waiting for its network"))
 
@@ -325,11 +325,11 @@ class Job:
             finally:
                 hardware.give_back_memory(device)
 
-    def _gather(self) -> Generator[Reading, None, Frames]:
+    def _gather(self) -> Generator[Reading, None, TrainingFrames]:
         return material.gather(self.clip, self.taught, self.colour, self.config)
 
     def _train(
-        self, gathered: Frames, device: torch.device, precision: Precision, slot: Slot, team: Team | None
+        self, gathered: TrainingFrames, device: torch.device, precision: Precision, slot: Slot, team: Team | None
     ) -> Generator[Event]:
         from vszhdrv.zhdrv import training
 
@@ -377,7 +377,7 @@ class Job:
             self.trained = Trained(metadata, best=best, last=last)
 
     def _metadata(
-        self, progress: Progress, device: str, precision: str, processes: int, gathered: Frames
+        self, progress: Progress, device: str, precision: str, processes: int, gathered: TrainingFrames
     ) -> dict[str, str]:
         """The header of the weights file: what a person, `_given_weights` or `expanding` wants to know of them."""
         import torch
@@ -449,7 +449,7 @@ class Job:
         "source", the expansion shown at -4, -2, +2 and +4 stops ("m4", "m2", "p2", "p4"), and "delta", the ratio of the
         picture at -2 stops to the source. Call it between two events of `learn`.
         """
-        from vszhdrv.zhdrv import sampling
+        from vszhdrv.zhdrv import footage
         from vszhdrv.zhdrv.expansion import Expander, show
 
         assert self._training is not None
@@ -458,4 +458,4 @@ class Job:
         network = copy.deepcopy(progress.network)  # an Expander changes the layout of weights that the optimizer knows
         # no clip point: these pixels clip at 1 already
         expander = Expander(network, self.config, device, precision, compressed=gathered.compressed, grey=gathered.grey)
-        return show(expander, sampling.most_exposed(gathered))
+        return show(expander, footage.most_exposed(gathered))

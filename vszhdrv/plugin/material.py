@@ -20,7 +20,8 @@ from .log import log, warn
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.config import Config
-    from vszhdrv.zhdrv.sampling import Frames, Glance
+    from vszhdrv.zhdrv.footage import TrainingFrames
+    from vszhdrv.zhdrv.shots import Glance
 
     from .frames import Pixels, Props
 
@@ -33,20 +34,20 @@ MEMORY_BYTES = 2 * 2**30
 
 def gather(
     clip: vs.VideoNode, taught: range, colour: frames.Colour, config: Config
-) -> Generator[Reading, None, Frames]:
+) -> Generator[Reading, None, TrainingFrames]:
     """Choose among the frames `taught` of a clip and hold them: the generator's value is what to learn from."""
-    from vszhdrv.zhdrv import sampling
+    from vszhdrv.zhdrv import choosing
 
-    count = sampling.frames_to_draw(len(taught), config)
+    count = choosing.frames_to_draw(len(taught), config)
     source = encoded(clip, colour, count * (2 if config.alpha > 0 else 1))[taught.start : taught.stop]
     drawn = yield from _draw(source, count, config)
     if config.alpha > 0:
-        numbers, pairs = sampling.with_successors(drawn, len(taught))
+        numbers, pairs = choosing.with_successors(drawn, len(taught))
     else:
         numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
     pixels, glances = yield from _hold(source, numbers, glancing=config.alpha > 0)
     if config.alpha > 0:
-        pairs = sampling.within_shots(pairs, glances)
+        pairs = choosing.within_shots(pairs, glances)
     material = _pictures(pixels, pairs, [taught[number] for number in numbers], config)
     _tell(material)
     return material
@@ -69,9 +70,10 @@ def _full(source: vs.VideoNode) -> int:
 
 def _draw(source: vs.VideoNode, count: int, config: Config) -> Generator[Reading, None, list[int]]:
     """The numbers of the frames to learn from; frames are scored where there are more than `count` candidates."""
-    from vszhdrv.zhdrv import sampling
+    from vszhdrv.zhdrv import choosing
+    from vszhdrv.zhdrv.shots import Glance, shots_of
 
-    candidates = sampling.candidates(source.num_frames)
+    candidates = choosing.candidates(source.num_frames)
     if count >= len(candidates):
         return candidates
     full = np.float32(_full(source))
@@ -80,19 +82,19 @@ def _draw(source: vs.VideoNode, count: int, config: Config) -> Generator[Reading
 
     def score(place: int, planes: Iterable[Pixels], props: Props) -> None:
         sdr = np.stack(list(planes)).astype(np.float32) / full
-        scores[place] = sampling.well_exposedness(sdr)
-        glances[place] = sampling.Glance.of(sdr, props)
+        scores[place] = choosing.well_exposedness(sdr)
+        glances[place] = Glance.of(sdr, props)
 
     yield Reading("scoring", source, candidates, score)
-    shots = sampling.shots_of(candidates, [glance for _, glance in sorted(glances.items())])
-    return sampling.choose_frames(candidates, scores, count, config.seed, shots)
+    shots = shots_of(candidates, [glance for _, glance in sorted(glances.items())])
+    return choosing.choose_frames(candidates, scores, count, config.seed, shots)
 
 
 def _hold(
     source: vs.VideoNode, numbers: Sequence[int], *, glancing: bool
 ) -> Generator[Reading, None, tuple[Pixels, dict[int, Glance]]]:
     """These frames in memory, (count, 3, height, width) in integers of the source's depth; a glance at each, or none"""
-    from vszhdrv.zhdrv import sampling
+    from vszhdrv.zhdrv.shots import Glance
 
     full = _full(source)
     pixels = np.empty((len(numbers), 3, source.height, source.width), np.uint8 if full == 255 else np.uint16)
@@ -102,43 +104,43 @@ def _hold(
         for channel, plane in enumerate(planes):
             pixels[place, channel] = plane
         if glancing:
-            glances[place] = sampling.Glance.of(pixels[place] / np.float32(full), props)
+            glances[place] = Glance.of(pixels[place] / np.float32(full), props)
 
     yield Reading("reading", source, numbers, keep)
     return pixels, glances
 
 
-def _pictures(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config) -> Frames:
+def _pictures(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config) -> TrainingFrames:
     """The frames at these positions of the clip as the training wants them; predicted stops want more than `paper`.
 
     That is: without what is no picture, white where the clip clips, and whether compression has left that uneven.
     """
     import torch
 
-    from vszhdrv.zhdrv import compression, sampling
+    from vszhdrv.zhdrv import compression, footage
     from vszhdrv.zhdrv.overlays import Overlays
 
     if config.head != "stops":
-        return sampling.Frames(torch.from_numpy(pixels), tuple(pairs))
+        return footage.TrainingFrames(torch.from_numpy(pixels), tuple(pairs))
     overlays = Overlays.find(pixels, positions)
     if overlays:
         for words in overlays.words():
             log(words)
         pixels = overlays.without(pixels)
-    white = sampling.clip_point(pixels)
-    material = sampling.Frames(
-        torch.from_numpy(sampling.rescaled(pixels, white)), tuple(pairs), overlays or None, white
+    white = footage.clip_point(pixels)
+    material = footage.TrainingFrames(
+        torch.from_numpy(footage.rescaled(pixels, white)), tuple(pairs), overlays or None, white
     )
     return replace(material, compressed=True) if compression.shows(material, config) else material
 
 
-def _tell(material: Frames) -> None:
+def _tell(material: TrainingFrames) -> None:
     """What there is to say about the frames before they are learned from."""
-    from vszhdrv.zhdrv import sampling
+    from vszhdrv.zhdrv import footage
 
-    if not sampling.clips(material):  # what is not trained on may clip, and be made brighter
+    if not footage.clips(material):  # what is not trained on may clip, and be made brighter
         warn("nothing in the frames to train on clips: there is little to learn")
-    elif sampling.all_clips(material):
+    elif footage.all_clips(material):
         warn("all of the frames to train on clips: nothing in them shows what is hidden, and the result is a guess")
     if material.compressed:
         log("white is uneven, as compression leaves it: learning from pictures that are compressed as well")

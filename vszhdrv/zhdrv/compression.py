@@ -17,9 +17,9 @@ from scipy import fft
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import camera, sampling
+from . import camera, footage, sampling
+from .camera import CLIPPED
 from .config import Config
-from .network import CLIPPED
 
 BLOCK = 8
 """Side of the transform's blocks, in pixels."""
@@ -40,13 +40,13 @@ FEWEST = 50
 """... and how many at least: fewer are chance."""
 
 
-def shows(frames: sampling.Frames, config: Config) -> bool:
+def shows(frames: footage.TrainingFrames, config: Config) -> bool:
     """Whether the frames were compressed with losses: holes in what clips that the simulated camera does not make."""
     count = len(frames.pixels)
     places = np.unique(np.linspace(0, count - 1, min(count, FRAMES)).round().astype(int))
     found, made = np.zeros(2, int), np.zeros(2, int)
     for place in places:
-        found += _holes(sampling.scaled(frames.pixels[place])[None])
+        found += _holes(footage.scaled(frames.pixels[place])[None])
     for crops in islice(sampling.visits(frames, config, 0), STEPS):
         for crop in crops:
             if crop.shift_stops == 0:

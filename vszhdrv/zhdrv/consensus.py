@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import camera, sampling
-from .hardware import Lanes
+from . import camera, footage, sampling
+from .lanes import Lanes
 
 PAIRS = 32
 """Frames that are learned from together with their successors, at most, however many are held."""
@@ -69,7 +69,7 @@ class Consensus:
         scale: so many pixels squared are seen as one: 1 for frames of up to a megapixel.
     """
 
-    def __init__(self, held: sampling.Frames, device: torch.device, scale: int = 1) -> None:
+    def __init__(self, held: footage.TrainingFrames, device: torch.device, scale: int = 1) -> None:
         self.frames = replace(held, pairs=_consulted(held))
         """What is learned from in the second round: all frames, but no other pairs."""
         self.places = sorted({place for pair in self.frames.pairs for place in pair})
@@ -88,7 +88,7 @@ class Consensus:
         views: dict[int, _View] = {}
 
         def view(place: int) -> _View:
-            return self._view(sampling.scaled(pixels[place].to(self._device))[None], answer)
+            return self._view(footage.scaled(pixels[place].to(self._device))[None], answer)
 
         def near(place: int) -> list[int]:
             return [place + step for k in DISTANCES for step in (-k, k) if 0 <= place + step < len(pixels)]
@@ -172,9 +172,9 @@ class Consensus:
         return moved, (grid.abs().amax(-1)[:, None] <= 1).float()
 
 
-def _consulted(frames: sampling.Frames) -> tuple[tuple[int, int], ...]:
+def _consulted(frames: footage.TrainingFrames) -> tuple[tuple[int, int], ...]:
     """The pairs to learn from: those in which enough clips (or else all), evenly spread where they are many."""
-    pairs = [pair for pair in frames.pairs if sampling.shows_clipped(frames, frames.pixels[pair[0]])] or frames.pairs
+    pairs = [pair for pair in frames.pairs if footage.shows_clipped(frames, frames.pixels[pair[0]])] or frames.pairs
     chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), PAIRS)).round().astype(int)
     return tuple(pairs[k] for k in chosen)
 

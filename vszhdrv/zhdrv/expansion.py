@@ -4,62 +4,46 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import camera
-from .config import STEP_STOPS, Config
-from .hardware import Precision, additions_pay, has_streams, is_out_of_memory, side_by_side, wait
+from .blocks import Part
+from .config import Config
+from .exposures import exposures, merge
+from .hardware import Precision, additions_pay, has_streams, is_out_of_memory
+from .lanes import side_by_side, wait
 from .losses import EPSILON
-from .network import CLIPPED, Part, UNet, for_autocast
+from .network import UNet, for_autocast
 from .overlays import Overlays
+from .tiling import (
+    Answer,
+    Picture,
+    Planes,
+    Wanted,
+    band_height,
+    default_tile,
+    evaluate,
+    evaluate_at_once,
+    reaching,
+    whole_strides,
+)
 from .winograd import halved
 
 CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
 COMPRESSED_RAMP = (0.92, 0.96)
 """The same in a lossily compressed clip, whose clipped pixels come out darker: docs/experiments.md has the figures."""
-MERGE_FLOOR = 1 / 65535
-"""Keeps the logarithm of black finite when exposures are merged (Banterle et al. 2024)."""
-TILE_BYTES = 2**28
-"""Frames whose finest level in the network takes more (in float32) go through it in tiles, which bounds the memory."""
-STRIP_VALUES = 2**21
-"""The encoder's finest level is computed in strips of about this many input values, which stay in the cache, ..."""
-STRIP_BLOCKS = 16
-"""... but of this many rows of blocks or more, since each strip also sees a row above it and one below."""
-AREA_ROWS, AREA_GAP = 64, 256
-"""What clips is told to the encoder's finest level in areas as high as that, so far apart at least, in pixels: one area
-more costs about as much as these pixels."""
-FEWEST_PIXELS = 2**18
-"""In strips of less than this, to know the areas costs more than is spared."""
-BAND_BLOCKS, BAND_ROWS = 32, 128
-"""The decoder's finest level is computed in bands as high as so many blocks, an even number, and pixels. What needs no
-answer between columns that do is computed all the same where it is no wider than that."""
 
-LEVEL_COPIES = 6
-"""What the network takes for a tile is at most so many times its finest level (in float32), ..."""
-FRAME_COPIES = 4
-"""... and what a frame takes beside that so many times itself: source, result, and twice that where all of it clips."""
 
 logger = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
-Predict = Callable[[Tensor], Tensor]
-Picture = Callable[[Part], Tensor]
-"""A part of the network's input: (batch, 3, height, width), working encoding."""
-Answer = tuple[Part, Tensor]
-"""The network's answer for a part: (batch, 3, height, width)."""
-Wanted = Callable[[Part], list[slice]]
-"""Those columns of a part that need an answer, counted from its first."""
-Planes = Sequence[Tensor]
-"""A frame's red, green and blue, (height, width) each, wherever they lie."""
 
 
 class Expander:
@@ -270,239 +254,6 @@ def clipping(sdr: Tensor, ramp: tuple[float, float]) -> Tensor:
     """How far each channel counts as clipped, 0 to 1: a ramp over its working value."""
     low, high = ramp
     return ((sdr - low) / (high - low)).clamp(0.0, 1.0)
-
-
-def exposures(predict: Predict, sdr: Tensor, n_exp_down: int, n_exp_up: int, grey: bool = False) -> dict[int, Tensor]:
-    """The stack of exposures: step k (of two stops; negative: darker) to display-encoded RGB in [0, 1].
-
-    The first step down and the first step up use the same ratio: it is computed once. grey: one ratio for all channels.
-    """
-
-    def ratio(x: Tensor) -> Tensor:
-        return predict(x).mean(-3, keepdim=True) if grey else predict(x)
-
-    stack = {0: sdr}
-    if not n_exp_down and not n_exp_up:
-        return stack
-    first = ratio(sdr)
-    x = sdr
-    for k in range(1, n_exp_down + 1):
-        delta = first if k == 1 else ratio(x)
-        stack[-k] = x = (x * delta.clamp(min=camera.gain(-STEP_STOPS))).clamp(0.0, 1.0)
-    x = sdr
-    for k in range(1, n_exp_up + 1):
-        delta = first if k == 1 else ratio(x)
-        stack[k] = x = (x / (delta + EPSILON)).clamp(0.0, 1.0)
-    return stack
-
-
-def merge(stack: dict[int, Tensor]) -> Tensor:
-    """Linear HDR of a stack of exposures: their logarithms' mean, weighted by a hat over the luminance.
-
-    Values are `(batch, 3, height, width)`, working encoding; the result's 1.0 is the white of exposure 0.
-    """
-    if len(stack) == 1:  # where a single picture is black or white, it would have no weight
-        return camera.decode(stack[0])
-    luma = next(iter(stack.values())).new_tensor(camera.LUMA)[:, None, None]
-    weighted, weights = torch.zeros(()), torch.zeros(())
-    for k, x in stack.items():
-        luminance = (x * luma).sum(1, keepdim=True)
-        weight = 1 - (2 * luminance - 1) ** 12
-        if k == min(stack):
-            weight = torch.where(_any(luminance > 0.9), luminance, weight)
-        if k == max(stack):
-            weight = torch.where(_any(luminance < 0.1), 1 - luminance, weight)
-        exposure = STEP_STOPS * k
-        weighted = weighted + weight * (torch.log2(camera.decode(x) + MERGE_FLOOR) - exposure)
-        weights = weights + weight
-    return torch.exp2(weighted / weights)
-
-
-def _any(mask: Tensor) -> Tensor:
-    """Whether any pixel of each picture is set: (batch, 1, 1, 1)."""
-    return mask.flatten(1).any(1)[:, None, None, None]
-
-
-def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
-    """The columns of a part's planes that reach `foot` anywhere, in runs that are over `gap` apart."""
-    # by NumPy in one thread: waking others for so little costs more than they save
-    highest = np.max([plane.numpy().max(axis=0) for plane in planes], axis=0)
-    columns = np.flatnonzero(highest >= foot)
-    runs = np.split(columns, np.flatnonzero(np.diff(columns) > gap + 1) + 1)
-    return [slice(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
-
-
-def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
-    """Tile height and width in pixels: the fewest equal tiles of at most TILE_BYTES, from the frame's size and the
-    network alone, so that every process computes the same bits."""
-    most = TILE_BYTES // (4 * network.widths[0]) * network.fold**2
-    rows = columns = 1
-    while -(-height // rows) * -(-width // columns) > most:
-        if height / rows > width / columns:
-            rows += 1
-        else:
-            columns += 1
-    return whole_strides(-(-height // rows), -(-width // columns), network)
-
-
-def band_height(network: UNet) -> int:
-    """Height of the bands in which the decoder's finest level is computed, in pixels."""
-    return max(BAND_BLOCKS * network.fold, BAND_ROWS)
-
-
-def working_memory(config: Config, size: Sequence[int], tile: Sequence[int] | None, tile_pad: int | None) -> int:
-    """About what a frame of `size` (height, width) takes while it is computed, in bytes; see docs/performance.md."""
-    with torch.device("meta"):
-        network = UNet(config.widths, config.head, config.fold)
-    height, width = whole_strides(tile[0], tile[1], network) if tile else default_tile(size[0], size[1], network)
-    margin = 2 * (network.reach if tile_pad is None else tile_pad)
-    seen = min(height + margin, size[0]) * min(width + margin, size[1])
-    values = LEVEL_COPIES * network.widths[0] / network.fold**2
-    return round(4 * (values * seen + FRAME_COPIES * 3 * size[0] * size[1]))
-
-
-def whole_strides(height: int, width: int, network: UNet) -> tuple[int, int]:
-    """The smallest tile of this size or more that is whole strides of the network: all tiles must begin on one."""
-    multiple = network.multiple
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
-
-
-def evaluate(
-    network: UNet,
-    picture: Picture,
-    size: Sequence[int],
-    tile: Sequence[int],
-    wanted: Wanted | None = None,
-    tile_pad: int | None = None,
-) -> Iterator[Answer]:
-    """The network's answers for a frame of `size` (height, width), all of them or those `wanted`.
-
-    The frame is computed in tiles of `tile` (height, width) pixels. They start on multiples of the network's stride and
-    see `tile_pad` pixels (rounded up to such multiples) around them. By default that is as far as the network reaches:
-    each pixel's answer is that of the whole frame, and no seam shows. Within a tile, what happens at full resolution
-    happens strip by strip.
-    """
-    for here in _tiles(network, size, tile):
-        parts = _parts(network, here, size, wanted)
-        if not parts:
-            continue
-        rows, columns = area = _seen_by(network, here, parts, size, tile_pad)
-        fine = _fine(network, picture, area, size)
-        coarse = network.coarse(fine)
-        finish = partial(_finish, network, coarse, fine, (rows.start, columns.start))
-        yield from zip(parts, side_by_side(finish, parts), strict=True)
-
-
-def evaluate_at_once(
-    network: UNet, picture: Picture, size: Sequence[int], tile: Sequence[int], tile_pad: int | None = None
-) -> Iterator[Answer]:
-    """All answers that `evaluate` gives, each tile's by one call of the network."""
-    for here in _tiles(network, size, tile):
-        part = _inside(here, size)
-        rows, columns = area = _seen_by(network, here, [part], size, tile_pad)
-        answer = network(_padded(picture, area, size))
-        above, before = part[0].start - rows.start, part[1].start - columns.start
-        height, width = (side.stop - side.start for side in part)
-        yield part, answer[..., above : above + height, before : before + width]
-
-
-def _tiles(network: UNet, size: Sequence[int], tile: Sequence[int]) -> Iterator[Part]:
-    """The tiles of a frame that is repeated beyond its right and bottom edge to whole strides."""
-    height, width = whole_strides(size[0], size[1], network)
-    for top in range(0, height, tile[0]):
-        for left in range(0, width, tile[1]):
-            yield slice(top, min(top + tile[0], height)), slice(left, min(left + tile[1], width))
-
-
-def _inside(area: Part, size: Sequence[int]) -> Part:
-    """What of an area lies in the frame; of one that lies below it altogether, the frame's last row."""
-    rows, columns = (slice(min(side.start, end - 1), min(side.stop, end)) for side, end in zip(area, size, strict=True))
-    return rows, columns
-
-
-def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None) -> list[Part]:
-    """The parts of a tile that need an answer."""
-    rows, columns = _inside(tile, size)
-    step = band_height(network)
-    bands = [(slice(top, min(top + step, rows.stop)), columns) for top in range(rows.start, rows.stop, step)]
-    if wanted is None:
-        return bands
-    return [
-        (band, slice(columns.start + run.start, columns.start + run.stop))
-        for (band, _), runs in zip(bands, side_by_side(wanted, bands), strict=True)
-        for run in runs
-    ]
-
-
-def _seen_by(network: UNet, tile: Part, parts: Sequence[Part], size: Sequence[int], tile_pad: int | None) -> Part:
-    """What is computed for these parts of a tile: as far around them as the network reaches, in whole strides, but at
-    most `tile_pad` beyond the tile, and nothing beyond the frame."""
-    multiple = network.multiple
-    reach, pad = whole_strides(network.reach, network.reach if tile_pad is None else tile_pad, network)
-
-    def along(sides: Sequence[slice], whole: slice, end: int) -> slice:
-        start, stop = min(side.start for side in sides), max(side.stop for side in sides)
-        first, last = start // multiple * multiple - reach, -(-stop // multiple) * multiple + reach
-        return slice(max(first, whole.start - pad, 0), min(last, whole.stop + pad, end))
-
-    height, width = whole_strides(size[0], size[1], network)
-    rows, columns = zip(*parts, strict=True)
-    return along(rows, tile[0], height), along(columns, tile[1], width)
-
-
-def _padded(picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
-    """The picture over an area that may extend beyond the frame's right and bottom edge: these are repeated."""
-    rows, columns = area
-    seen = picture(_inside(area, size))
-    bottom, right = rows.stop - rows.start - seen.shape[-2], columns.stop - columns.start - seen.shape[-1]
-    return F.pad(seen, (0, right, 0, bottom), mode="replicate") if bottom or right else seen
-
-
-def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
-    """The encoder's finest level over an area of whole strides."""
-    rows, columns = area
-    step = max(STRIP_BLOCKS, STRIP_VALUES // (6 * network.fold * (columns.stop - columns.start))) * network.fold
-
-    def of(strip: slice) -> Tensor:
-        above, below = max(strip.start - network.fold, rows.start), min(strip.stop + network.fold, rows.stop)
-        seen = _padded(picture, (slice(above, below), columns), size)
-        first = (strip.start - above) // network.fold
-        fine = network.fine(seen, clipping_areas(seen, network.fold))
-        return fine[:, :, first : first + (strip.stop - strip.start) // network.fold]
-
-    strips = side_by_side(of, [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)])
-    return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
-
-
-def clipping_areas(sdr: Tensor, fold: int) -> list[Part] | None:
-    """Areas in blocks outside which nothing of a strip clips, for `UNet.fine`; None where it does not pay to know."""
-    _, channels, height, width = sdr.shape
-    if height * width < FEWEST_PIXELS:
-        return None
-    block, step = channels * fold, max(1, AREA_ROWS // fold)
-    rows = sdr[0].permute(1, 2, 0).reshape(height, width * channels)
-    bands = [slice(top, min(top + step, height // fold)) for top in range(0, height // fold, step)]
-    areas = [
-        (band, slice(run.start // block, -(-run.stop // block)))
-        for band in bands
-        for run in reaching([rows[band.start * fold : band.stop * fold]], CLIPPED, AREA_GAP * channels)
-    ]
-    blocks = sum((band.stop - band.start) * (columns.stop - columns.start) for band, columns in areas)
-    cost = fold**2 * blocks + AREA_ROWS * AREA_GAP * len(areas)
-    return areas if 2 * cost < height * width else None
-
-
-def _finish(network: UNet, coarse: Tensor, fine: Tensor, origin: tuple[int, int], part: Part) -> Tensor:
-    """The answer for a part of the frame, from levels that begin at `origin`."""
-    block = 2 * network.fold  # of a pixel of `coarse`, which sees one more around
-    cuts = []
-    for pixels, start, length in zip(part, origin, coarse.shape[-2:], strict=True):
-        first = max((pixels.start - start) // block - 1, 0)
-        cuts.append((first, min(-(-(pixels.stop - start) // block) + 1, length), start + first * block))
-    (top, bottom, above), (left, right, before) = cuts
-    answer = network.finish(coarse[..., top:bottom, left:right], fine[..., 2 * top : 2 * bottom, 2 * left : 2 * right])
-    rows, columns = part
-    return answer[..., rows.start - above : rows.stop - above, columns.start - before : columns.stop - before]
 
 
 def show(expander: Expander, sdr: Tensor) -> dict[str, npt.NDArray[np.uint8]]:

@@ -11,20 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Head = Literal["ratio", "stops"]
-Part = tuple[slice, slice]
-"""Rows and columns of a picture."""
+from . import blocks
+from .blocks import Part
 
-CLIPPED = 254.5 / 255
-"""Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
+Head = Literal["ratio", "stops"]
+
 
 LEAK = 0.1
 """Slope of the stops at their lower end. Without it, answers that a bad stretch of training has brought to nearly 0 on
 every pixel have no gradient left, and stay there: docs/experiments.md has such a clip."""
-
-LARGE_FOLD = 16
-"""From this `fold` on, blocks are copied side by side: kernels of three times as many rows take torch's convolution on
-processors twice as long as lower ones with the same work (docs/experiments.md)."""
 
 
 class Lattice(NamedTuple):
@@ -110,32 +105,12 @@ class UNet(nn.Module):
         clipping: rows and columns of blocks outside which nothing clips, areas apart from one another, if known.
         """
         first = cast(nn.Conv2d, self.encoder[0])
-        blocks = _in_blocks(x, self.fold)
+        bias = cast(Tensor, first.bias)
         if self.head == "ratio":
-            y = _convolved(blocks, first.weight, first.bias, self.fold)
-        else:  # one convolution over both inputs, side by side, costs a copy of them
-            seen, told = first.weight.chunk(2, dim=1)
-            if clipping is None:
-                of_told = _convolved(_clips(blocks).sub_(0.5), told, None, self.fold)
-            else:
-                of_told = self._of_areas(x, told, clipping)
-            y = _convolved(blocks - 0.5, seen, first.bias, self.fold).add_(of_told)
+            y = blocks.convolved(x, first.weight, bias, self.fold)
+        else:
+            y = blocks.convolved_with_clipping(x, first.weight, bias, self.fold, clipping)
         return F.relu(y, inplace=True)
-
-    def _of_areas(self, x: Tensor, told: Tensor, clipping: Sequence[Part]) -> Tensor:
-        """What the weights `told` make of which values clip, -0.5 and 0.5: all are -0.5, and in some areas 1 more."""
-        fold = self.fold
-        size = len(x), x.shape[-2] // fold, x.shape[-1] // fold, 1
-        everywhere = x.new_full(size, -0.5).permute(0, 3, 1, 2)  # a single channel, in channels-last memory
-        y = F.conv2d(everywhere, told.sum(1, keepdim=True), padding=1)
-        for rows, columns in clipping:
-            area = x[..., rows.start * fold : rows.stop * fold, columns.start * fold : columns.stop * fold]
-            more = _convolved(_in_blocks(_clips(area), fold), told, None, fold, padding=2)
-            # it has a block more on every side, even beyond the picture
-            above, before = int(rows.start == 0), int(columns.start == 0)
-            around = y[..., rows.start - 1 + above : rows.stop + 1, columns.start - 1 + before : columns.stop + 1]
-            around.add_(more[..., above : above + around.shape[-2], before : before + around.shape[-1]])
-        return y
 
     def coarse(self, fine: Tensor) -> Tensor:
         """All other levels, up to the last upsampling: half as high and wide as `fine`, as many channels."""
@@ -167,45 +142,6 @@ class UNet(nn.Module):
         return torch.sigmoid(x) if self.head == "ratio" else F.softplus(x) + LEAK * x.clamp(max=0)
 
 
-def _in_blocks(x: Tensor, fold: int) -> Tensor:
-    """Pixels in the order in which `_convolved` takes blocks of `fold` squared.
-
-    In channels-last memory the pixels of a block's row lie side by side: they are channels already, and no pixel moves.
-    Large blocks are copied, so that all of a block's are.
-    """
-    if fold == 1:
-        return x
-    batch, channels, height, width = x.shape
-    rows, columns = height // fold, width // fold
-    x = _channels_last(x).permute(0, 2, 3, 1)
-    if fold >= LARGE_FOLD:
-        x = x.reshape(batch, rows, fold, columns, fold * channels).transpose(2, 3).reshape(batch, rows, columns, -1)
-    else:
-        x = x.reshape(batch, height, columns, fold * channels)
-    return x.permute(0, 3, 1, 2)
-
-
-def _clips(x: Tensor) -> Tensor:
-    """1 where a value clips, else 0."""
-    return torch.ge(x, CLIPPED, out=torch.empty_like(x))
-
-
-def _convolved(blocks: Tensor, weight: Tensor, bias: Tensor | None, fold: int, padding: int = 1) -> Tensor:
-    """F.conv2d(F.pixel_unshuffle(x, fold), weight, bias, padding=padding) for `_in_blocks(x, fold)`, in less time.
-
-    A 3x3 convolution of blocks is one of 3 fold x 3 of their rows, in steps of a block.
-    """
-    if fold == 1:
-        return F.conv2d(blocks, weight, bias, padding=padding)
-    channels = weight.shape[1] // fold**2
-    kernel = weight.reshape(-1, channels, fold, fold, 3, 3)  # out, channel, down, across, rows, columns
-    if fold >= LARGE_FOLD:
-        kernel, step = kernel.permute(0, 2, 3, 1, 4, 5).flatten(1, 3), 1
-    else:
-        kernel, step = kernel.permute(0, 3, 1, 4, 2, 5).flatten(1, 2).flatten(2, 3), fold
-    return F.conv2d(blocks, _channels_last(kernel), bias, stride=(step, 1), padding=(step * padding, padding))
-
-
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
     """`coarse`, made twice as high and wide, and `fine`, channel by channel."""
     # Cards interpolate in float32 within autocast, which is twice the memory. Gradients, which add up, need that.
@@ -214,12 +150,8 @@ def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
         large = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
     if large.requires_grad and large.is_contiguous(memory_format=torch.channels_last):
         # The gradient is a slice of that of both, on which the way back through the interpolation takes thrice as long.
-        large.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+        large.register_hook(blocks.channels_last)  # type: ignore[no-untyped-call]
     return torch.cat((large, fine), dim=1)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def new_network(widths: Sequence[int], head: Head, fold: int, seed: int) -> UNet:

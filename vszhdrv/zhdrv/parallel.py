@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from .config import Config
+from .footage import TrainingFrames
 from .hardware import Precision
 from .network import EVERY_PIXEL, Lattice, UNet
-from .sampling import Frames
 
 LONGEST_WAIT = timedelta(weeks=1)
 """The others wait this long for process 0, which may read a film or wait for another training before it has work."""
@@ -41,7 +41,7 @@ class Ended(RuntimeError):
 class Work(NamedTuple):
     """The arguments of `training.train`."""
 
-    frames: Frames
+    frames: TrainingFrames
     config: Config
     device: torch.device
     precision: Precision
@@ -86,7 +86,12 @@ class Team:
             )
 
     def send(
-        self, frames: Frames, config: Config, device: torch.device, precision: Precision, state: dict[str, Any] | None
+        self,
+        frames: TrainingFrames,
+        config: Config,
+        device: torch.device,
+        precision: Precision,
+        state: dict[str, Any] | None,
     ) -> None:
         """For process 0: let the others train along."""
         self._others_wait = False

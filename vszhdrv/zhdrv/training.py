@@ -23,7 +23,9 @@ from . import camera, compression, losses, sampling
 from .config import STEP_STOPS, Config
 from .consensus import Consensus
 from .expansion import Expander
-from .hardware import Lanes, Precision, free_memory, layout_for_learning
+from .footage import TrainingFrames
+from .hardware import Precision, free_memory, layout_for_learning
+from .lanes import Lanes
 from .network import EVERY_PIXEL, Lattice, UNet, network_of, new_network, pad
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ class Progress:
 
 
 def train(
-    frames: sampling.Frames,
+    frames: TrainingFrames,
     config: Config,
     device: torch.device,
     precision: Precision,
@@ -285,7 +287,7 @@ def _uninterrupted() -> Iterator[None]:
 
 def _objective(
     network: UNet | Shared,
-    frames: sampling.Frames,
+    frames: TrainingFrames,
     config: Config,
     device: torch.device,
     layout: torch.memory_format,
@@ -304,7 +306,7 @@ def _objective(
 
 def _ratio_objective(
     network: UNet | Shared,
-    frames: sampling.Frames,
+    frames: TrainingFrames,
     crops: list[sampling.Crop],
     config: Config,
     device: torch.device,
@@ -324,7 +326,11 @@ def _ratio_objective(
 
 
 def _stops_objective(
-    network: UNet | Shared, frames: sampling.Frames, crops: list[sampling.Crop], config: Config, device: torch.device
+    network: UNet | Shared,
+    frames: TrainingFrames,
+    crops: list[sampling.Crop],
+    config: Config,
+    device: torch.device,
 ) -> Losses:
     """The fast preset's: every crop is made brighter by its own shift, and the network tells by how much it clips."""
     x = torch.cat(
@@ -347,7 +353,7 @@ def _stops_objective(
 
 def _consensus_objective(
     network: UNet | Shared,
-    frames: sampling.Frames,
+    frames: TrainingFrames,
     crops: list[sampling.Crop],
     config: Config,
     device: torch.device,
@@ -367,7 +373,7 @@ def _steady(stops: Tensor, truth: losses.Truth, config: Config) -> losses.Mean:
     return losses.steady(stops, truth) if config.alpha > 0 else losses.Mean(*stops.new_zeros(2))
 
 
-def _places(frames: sampling.Frames, crops: list[sampling.Crop], config: Config) -> list[tuple[int, sampling.Crop]]:
+def _places(frames: TrainingFrames, crops: list[sampling.Crop], config: Config) -> list[tuple[int, sampling.Crop]]:
     """The frames of a step's batch and their crops; where there is a temporal loss, successors in the second half."""
     turns = 2 if config.alpha > 0 else 1
     return [(frames.pairs[crop.pair][turn], crop) for turn in range(turns) for crop in crops]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .hardware import side_by_side
+from .lanes import side_by_side
 
 A, B = 0.75, 1.5
 """Rows are values of polynomials at 0, A, -A, B, -B and infinity. In bfloat16, results miss by 3.2 times as much as
