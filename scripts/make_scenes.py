@@ -9,12 +9,12 @@ that evaluate.py can score an expansion. Each still NAME becomes
 
     OUT/NAME/hdr/0000.exr ...   the truth: linear RGB with BT.709 primaries, half float, 1.0 = SDR white
     OUT/NAME/sdr/0000.png ...   the 8-bit clip that a method is given, full range RGB
-    OUT/NAME/sdr.mp4            with --h264: the same frames as 4:2:0 H.264 tagged BT.709, given in their place
+    OUT/NAME/sdr.mp4            with --codec: the same frames as 4:2:0 video tagged BT.709, given in their place
     OUT/NAME/scene.json         frames, width, height, fps, transfer, video; "turn": the still's width where it wraps;
                                 each frame's gain, clipped share and peak, and where the camera was: see CameraPath
 
     uv run scripts/make_scenes.py --out scenes --fetch stills
-    uv run scripts/make_scenes.py --out scenes --transfer bt1886 --h264 23 mine=mine.exr map=map.exr:wrap
+    uv run scripts/make_scenes.py --out scenes --transfer bt1886 --codec h264 --crf 23 mine=mine.exr map=map.exr:wrap
 
 With --fetch, and no still named, the three stills courtyard, forest and interior are rendered. The first still uses the
 seed as given, the second seed + 1, and so on: never judge a change by one seed.
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -83,6 +84,46 @@ ENCODE = {"srgb": srgb_encode, "bt1886": bt1886_encode}
 DECODE = {"srgb": srgb_decode, "bt1886": bt1886_decode}
 
 
+# Noise and compression ----------------------------------------------------------------------------------------------
+
+SHOT_NOISE, READ_NOISE = 0.022, 0.0012
+"""Standard deviations of a sensor's noise, of SDR white: at SDR white (it grows with the square root of light), and in
+the dark."""
+GRAIN_CODES, GRAIN_BLUR = 3.0, 0.7
+"""Standard deviation of the grain, codes of 255, and the sigma of the blur that makes it coarse, in pixels."""
+
+NOISES = ("sensor", "grain")
+ENCODERS = {
+    "h264": ("-c:v", "libx264", "-preset", "slow"),
+    "hevc": ("-c:v", "libx265", "-preset", "medium", "-x265-params", "log-level=error", "-tag:v", "hvc1"),
+    "av1": ("-c:v", "libsvtav1", "-preset", "6"),
+}
+"""ffmpeg's arguments for each codec, without the quality."""
+QUIET = {"SVT_LOG": "1"}
+"""Environment in which SVT-AV1 prints errors alone."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the clip is compressed. `crf`: the encoder's constant rate factor; `depth`: 8 or 10 bits."""
+
+    codec: str
+    crf: int
+    depth: int = 8
+
+
+def with_sensor_noise(linear: Image, rng: np.random.Generator) -> Image:
+    """Light as a sensor counts it, before it clips: each channel has noise of its own."""
+    deviation = np.sqrt(SHOT_NOISE**2 * linear + READ_NOISE**2)
+    return np.maximum(linear + deviation * rng.standard_normal(linear.shape, np.float32), 0)
+
+
+def with_grain(encoded: Array, rng: np.random.Generator) -> Array:
+    """A finished frame, [0, 1], with film grain: the same in all channels, on white, too."""
+    grain = cv2.GaussianBlur(rng.standard_normal(encoded.shape[:2], np.float32), (0, 0), GRAIN_BLUR)
+    return np.clip(encoded + (GRAIN_CODES / 255 / grain.std() * grain)[..., None], 0, 1)
+
+
 # Files --------------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +138,11 @@ def write_exr(path: Path, rgb: Array) -> None:
     """Write RGB of shape (height, width, 3) as a half float file."""
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     OpenEXR.File(header, {"RGB": np.ascontiguousarray(rgb, np.float16)}).write(str(path))
+
+
+def write_png(path: Path, rgb: Array) -> None:
+    """Write RGB of shape (height, width, 3), 8 or 16 bits."""
+    cv2.imwrite(str(path), rgb[..., ::-1])  # OpenCV wants BGR
 
 
 def fetched(folder: Path) -> bool:
@@ -121,14 +167,15 @@ def fetch_stills(folder: Path) -> None:
             shutil.copy(still, folder)
 
 
-def encode_h264(sdr: Path, video: Path, crf: int) -> None:
-    """Encode sdr/%04d.png as 8-bit 4:2:0 H.264 with limited range, all three colour tags BT.709."""
+def encode(sdr: Path, video: Path, coding: Coding) -> None:
+    """Encode sdr/%04d.png as 4:2:0 video with limited range, all three colour tags BT.709."""
     # The filter converts, the tags only describe. Without accurate_rnd a tenth of the chroma is off by a code.
-    convert = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd,format=yuv420p"
+    pixels = "yuv420p" if coding.depth == 8 else "yuv420p10le"
+    convert = f"scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd,format={pixels}"
     tags = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
-    codec = ["-c:v", "libx264", "-preset", "slow", "-crf", str(crf), "-movflags", "+faststart"]
+    codec = [*ENCODERS[coding.codec], "-crf", str(coding.crf), "-movflags", "+faststart"]
     command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-framerate", str(FPS), "-i", str(sdr / "%04d.png")]
-    subprocess.run([*command, "-vf", convert, *codec, *tags, str(video)], check=True)
+    subprocess.run([*command, "-vf", convert, *codec, *tags, str(video)], check=True, env=os.environ | QUIET)
 
 
 # The camera ---------------------------------------------------------------------------------------------------------
@@ -273,14 +320,15 @@ def render(
     seed: int = 7,
     transfer: str = "srgb",
     cap: float = 64.0,
-    crf: int | None = None,
+    noise: str | None = None,
+    coding: Coding | None = None,
     meter: str = "centre",
     shake: float = 0.0,
 ) -> Path:
-    """Film one still into `out`/NAME and return that folder; the module's docstring lists what is in it.
+    """Film one still into `out`/NAME and return that folder; the module's docstring lists its files.
 
-    `cap`: brightest truth, times SDR white; `crf`: also encode the SDR frames as H.264 at this quality;
-    `meter`: one of METERS; `shake`: pixels of the still by which the hand trembles.
+    `cap`: brightest truth, times SDR white. `noise`: "sensor" or "grain", in the SDR frames alone. `coding`: also
+    encode the SDR frames. `meter`: one of METERS; `shake`: pixels of the still by which the hand trembles.
     """
     folder = out / still.name
     hdr, sdr = folder / "hdr", folder / "sdr"
@@ -293,16 +341,23 @@ def render(
     if shake:
         path = shaken(path, shake, seed)
     shots = film(picture, path, size, still.wrap)
-    for index, (linear, gain) in enumerate(exposed(shots, cap, meter=meter)):
-        codes = np.round(255 * ENCODE[transfer](linear)).astype(np.uint8)
-        write_exr(hdr / f"{index:04d}.exr", linear)
-        cv2.imwrite(str(sdr / f"{index:04d}.png"), codes[..., ::-1])  # OpenCV wants BGR
-        clipped = float((codes.max(-1) == 255).mean())
-        per_frame.append({"exposure": gain, "clipped": clipped, "peak": float(linear.max())} | path.at(index))
-    if crf is not None:
-        encode_h264(sdr, folder / "sdr.mp4", crf)
+    rng = np.random.default_rng((seed, 1))
+    with tempfile.TemporaryDirectory() as name:
+        deep = Path(name)
+        for index, (linear, gain) in enumerate(exposed(shots, cap, meter=meter)):
+            encoded = ENCODE[transfer](with_sensor_noise(linear, rng) if noise == "sensor" else linear)
+            encoded = with_grain(encoded, rng) if noise == "grain" else encoded
+            codes = np.round(255 * encoded).astype(np.uint8)
+            write_exr(hdr / f"{index:04d}.exr", linear)
+            write_png(sdr / f"{index:04d}.png", codes)
+            if coding and coding.depth > 8:
+                write_png(deep / f"{index:04d}.png", np.round(65535 * encoded).astype(np.uint16))
+            clipped = float((codes.max(-1) == 255).mean())
+            per_frame.append({"exposure": gain, "clipped": clipped, "peak": float(linear.max())} | path.at(index))
+        if coding:
+            encode(deep if coding.depth > 8 else sdr, folder / "sdr.mp4", coding)
     scene = {"frames": frames, "width": size[0], "height": size[1], "fps": FPS, "transfer": transfer}
-    scene |= {"video": None if crf is None else "sdr.mp4", "turn": picture.shape[1] if still.wrap else None}
+    scene |= {"video": "sdr.mp4" if coding else None, "turn": picture.shape[1] if still.wrap else None}
     scene["per_frame"] = per_frame
     (folder / "scene.json").write_text(json.dumps(scene, indent=1))
     clipped_mean, peak = np.mean([f["clipped"] for f in per_frame]), max(f["peak"] for f in per_frame)
@@ -330,13 +385,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--transfer", choices=sorted(ENCODE), default="srgb", help="bt1886: as BT.709 video is encoded")
     parser.add_argument("--cap", type=float, default=64.0, help="brightest truth, times SDR white")
-    parser.add_argument("--h264", type=int, metavar="CRF", help="encode the SDR frames too; needs --transfer bt1886")
+    parser.add_argument("--noise", choices=NOISES, help="sensor: shot noise before clipping; grain: on the whole frame")
+    parser.add_argument("--codec", choices=sorted(ENCODERS), help="encode the SDR frames too; needs --transfer bt1886")
+    parser.add_argument("--crf", type=int, default=23, help="the encoder's constant rate factor (with --codec)")
+    parser.add_argument("--depth", type=int, choices=(8, 10), default=8, help="bits of the video (with --codec)")
     parser.add_argument("--meter", choices=sorted(METERS), default="centre", help="log: bright windows clip")
     parser.add_argument("--shake", type=float, default=0.0, metavar="PIXELS", help="how far the hand trembles, RMS")
     options = parser.parse_intermixed_args()
-    if options.h264 is not None and options.transfer != "bt1886":
-        parser.error("--h264 writes a file tagged BT.709: it needs --transfer bt1886")
-    needed = [("--h264", "ffmpeg")] if options.h264 is not None else []
+    coding = Coding(options.codec, options.crf, options.depth) if options.codec else None
+    if coding and options.transfer != "bt1886":
+        parser.error("--codec writes a file tagged BT.709: it needs --transfer bt1886")
+    if options.depth != 8 and not coding:
+        parser.error("--depth 10 is that of a video: it needs --codec")
+    needed = [("--codec", "ffmpeg")] if coding else []
     if options.fetch and not fetched(options.fetch):
         needed += [("--fetch", "apt-get"), ("--fetch", "dpkg-deb")]
     for option, program in needed:
@@ -358,7 +419,8 @@ def main() -> None:
             seed=options.seed + index,
             transfer=options.transfer,
             cap=options.cap,
-            crf=options.h264,
+            noise=options.noise,
+            coding=coding,
             meter=options.meter,
             shake=options.shake,
         )

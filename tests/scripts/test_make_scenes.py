@@ -116,16 +116,22 @@ def test_a_shorter_clip_leaves_no_frames_of_a_longer_one(still: Still, tmp_path:
 
 
 @pytest.mark.skipif(not shutil.which("ffprobe"), reason="needs ffmpeg")
-def test_video_is_tagged_and_close_to_the_pictures(still: Still, tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", make_scenes.ENCODERS)
+@pytest.mark.parametrize(("depth", "pixels"), [(8, "yuv420p"), (10, "yuv420p10le")])
+def test_video_is_tagged_and_close_to_the_pictures(
+    still: Still, tmp_path: Path, codec: str, depth: int, pixels: str
+) -> None:
     from vapoursynth import RGB24, core
 
-    folder = make_scenes.render(still, tmp_path, frames=4, size=SIZE, transfer="bt1886", crf=12)
-    entries = "stream=pix_fmt,color_range,color_space,color_transfer,color_primaries,r_frame_rate"
+    coding = make_scenes.Coding(codec, 12, depth)
+    folder = make_scenes.render(still, tmp_path, frames=4, size=(128, 96), transfer="bt1886", coding=coding)
+    entries = "stream=codec_name,pix_fmt,color_range,color_space,color_transfer,color_primaries,r_frame_rate"
     command = ["ffprobe", "-v", "error", "-show_entries", entries, "-of", "json", str(folder / "sdr.mp4")]
     (stream,) = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["streams"]
     tags = {name: stream[name] for name in ("color_space", "color_transfer", "color_primaries")}
     assert set(tags.values()) == {"bt709"}
-    assert (stream["pix_fmt"], stream["color_range"], stream["r_frame_rate"]) == ("yuv420p", "tv", "24/1")
+    assert (stream["codec_name"], stream["pix_fmt"]) == (codec, pixels)
+    assert (stream["color_range"], stream["r_frame_rate"]) == ("tv", "24/1")
     clip = core.bs.VideoSource(str(folder / "sdr.mp4"), cachemode=0).resize.Bicubic(format=RGB24)
     assert clip.num_frames == 4
     for index, frame in enumerate(clip.frames()):
@@ -134,10 +140,37 @@ def test_video_is_tagged_and_close_to_the_pictures(still: Still, tmp_path: Path)
         assert np.median(np.abs(green)) <= 2
 
 
+def test_sensor_noise_is_that_of_a_channel_and_clips(still: Still, tmp_path: Path) -> None:
+    noisy, clean = (
+        make_scenes.render(still, tmp_path / str(noise), frames=1, size=SIZE, noise=noise) for noise in ("sensor", None)
+    )
+    assert np.array_equal(read_hdr(noisy, 0), read_hdr(clean, 0))
+    bright = read_hdr(clean, 0) > 1.3  # six deviations over white
+    assert (read_sdr(noisy, 0)[bright] == 255).all()
+    decoded = make_scenes.srgb_decode(read_sdr(noisy, 0) / 255)
+    middle = (read_hdr(clean, 0) > 0.2) & (read_hdr(clean, 0) < 0.8)
+    noise = (decoded - read_hdr(clean, 0)) / np.sqrt(read_hdr(clean, 0))
+    assert noise[middle].std() == pytest.approx(make_scenes.SHOT_NOISE, rel=0.1)
+    both = middle[..., 0] & middle[..., 1]
+    assert abs(np.corrcoef(noise[both][:, 0], noise[both][:, 1])[0, 1]) < 0.15
+
+
+def test_grain_lies_on_white_too_and_has_no_colour(still: Still, tmp_path: Path) -> None:
+    noisy, clean = (
+        make_scenes.render(still, tmp_path / str(noise), frames=1, size=SIZE, noise=noise) for noise in ("grain", None)
+    )
+    grain = read_sdr(noisy, 0).astype(int) - read_sdr(clean, 0)
+    middle = ((read_sdr(clean, 0) > 20) & (read_sdr(clean, 0) < 235)).all(-1)
+    assert np.ptp(grain[middle], axis=-1).max() <= 1  # rounding
+    assert grain[middle].std() == pytest.approx(make_scenes.GRAIN_CODES, rel=0.15)
+    white = (read_sdr(clean, 0) == 255).all(-1)
+    assert 0.3 < (read_sdr(noisy, 0)[white] < 255).mean() < 0.7
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--transfer", "bt1886", "--h264", "23"], "--h264 needs the program ffmpeg on PATH"),
+        (["--transfer", "bt1886", "--codec", "h264"], "--codec needs the program ffmpeg on PATH"),
         (["--fetch", "stills"], "--fetch needs the program apt-get on PATH"),
     ],
 )
