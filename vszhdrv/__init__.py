@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .errors import Failed, Refused
     from .plugin.functions import expand, mask, train, version, write_exr
     from .plugin.learning import Event, Job, check_options, prepare
     from .zhdrv.config import Config
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "Event",
+    "Failed",
     "Job",
+    "Refused",
     "__version__",
     "check_options",
     "expand",
@@ -34,7 +37,9 @@ __all__ = [
 _MODULES = {
     "Config": ".zhdrv.config",
     "Event": ".plugin.learning",
+    "Failed": ".errors",
     "Job": ".plugin.learning",
+    "Refused": ".errors",
     "check_options": ".plugin.learning",
     "expand": ".plugin.functions",
     "mask": ".plugin.functions",

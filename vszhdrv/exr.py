@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from vszhdrv.errors import Refused
 from vszhdrv.files import PART, check_utf8, put_in_place, sweep
 from vszhdrv.version import __version__
 
@@ -88,7 +89,7 @@ class Header:
     sar: width of a pixel over its height.
     first: number in the name of frame 0's file, from 0 to 1000000000.
 
-    Raises ValueError, one sentence, for a value that no file could hold.
+    Raises Refused, one sentence, for a value that no file could hold.
     """
 
     compression: str = "zip"
@@ -101,15 +102,15 @@ class Header:
 
     def __post_init__(self) -> None:
         if self.compression not in available_compressions():
-            raise ValueError(f"compression is {self.compression!r}; use one of {', '.join(available_compressions())}")
+            raise Refused(f"compression is {self.compression!r}; use one of {', '.join(available_compressions())}")
         if not (math.isfinite(self.white) and self.white > 0):
-            raise ValueError(f"white is {self.white} nits; use a number above 0")
+            raise Refused(f"white is {self.white} nits; use a number above 0")
         if self.fps is not None and self.fps <= 0:
-            raise ValueError(f"fps is {self.fps}; use a rate above 0, or None for a variable one")
+            raise Refused(f"fps is {self.fps}; use a rate above 0, or None for a variable one")
         if self.sar <= 0:
-            raise ValueError(f"sar is {self.sar}; use a ratio above 0")
+            raise Refused(f"sar is {self.sar}; use a ratio above 0")
         if not 0 <= self.first <= FIRST_MAX:
-            raise ValueError(f"first is {self.first}; use 0 to {FIRST_MAX}")
+            raise Refused(f"first is {self.first}; use 0 to {FIRST_MAX}")
 
 
 def fraction(props: Mapping[str, Any], name: str) -> Fraction | None:
@@ -148,19 +149,19 @@ def parse_filename(pattern: str | Path) -> Callable[[int], Path]:
     """A file name with one number field -> the function from a number to its path.
 
     The field is `%d`, `%06d` (any width up to 99, zero-padded) or a run of `#`, one for each digit, in the last part
-    of the path; longer numbers take the digits they need. Raises ValueError where there is no field or more than one,
+    of the path; longer numbers take the digits they need. Raises Refused where there is no field or more than one,
     where the name does not end in `.exr`, and where the path is not UTF-8.
     """
     path = Path(pattern)
     check_utf8("filename", path)
     fields = list(_NUMBER_FIELD.finditer(path.name))
     if len(fields) != 1:
-        raise ValueError(
+        raise Refused(
             f"filename is '{pattern}' with {len(fields) or 'no'} number field{'s'[: len(fields)]}; "
             "its last part needs exactly one, such as %06d or ######"
         )
     if path.suffix.lower() != ".exr":
-        raise ValueError(f"filename is '{pattern}'; it must end in .exr")
+        raise Refused(f"filename is '{pattern}'; it must end in .exr")
     (field,) = fields
     digits = len(field["hashes"] or "") or int(field["width"] or 1)
     before, after = path.name[: field.start()], path.name[field.end() :]
@@ -196,7 +197,7 @@ def write(
     may be broken, and the next run finds and replaces it.
 
     Values beyond what the file can hold are clamped and counted, NaN becomes 0 and is counted: no file ever holds
-    an infinity or a NaN. Raises ValueError for an array of another shape, OSError where the file can't be written.
+    an infinity or a NaN. Raises Refused for an array of another shape, OSError where the file can't be written.
     """
     planes = _planes(rgb)
     height, width = planes.shape[1:]
@@ -230,7 +231,7 @@ def _planes(rgb: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         return rgb
     if rgb.ndim == 3 and rgb.shape[2] == 3:
         return rgb.transpose(2, 0, 1)
-    raise ValueError(f"rgb has the shape {rgb.shape}; use (3, height, width) or (height, width, 3)")
+    raise Refused(f"rgb has the shape {rgb.shape}; use (3, height, width) or (height, width, 3)")
 
 
 def _attributes(header: Header, frame: int) -> dict[str, Any]:
@@ -334,7 +335,7 @@ class Sequence:
     """A numbered sequence that is being written, by any number of threads, and its counts so far.
 
     written, skipped: files. clamped, invalid: values, as `Outcome` has them. A frame that comes again counts once.
-    Raises ValueError for a bad pattern. Old temporaries in its folder are swept when it starts.
+    Raises Refused for a bad pattern. Old temporaries in its folder are swept when it starts.
     """
 
     def __init__(self, pattern: str | Path, header: Header, *, overwrite: bool = False) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from vszhdrv.errors import Refused
+
 PART = ".vszhdrv-part"
 """How the names of unfinished pictures and videos end, before or instead of their own ending."""
 
@@ -26,14 +28,14 @@ PATIENCE_SECONDS = 2.0
 
 
 def check_utf8(name: str, path: Path) -> None:
-    """Raises ValueError, one sentence, where the argument `name`'s path is not UTF-8, which is how source filters,
+    """Raises Refused, one sentence, where the argument `name`'s path is not UTF-8, which is how source filters,
     OpenEXR and safetensors give their files' names to the system."""
     if (stored := os.fsencode(path)) != str(path).encode(errors="replace"):
-        raise ValueError(f"{name} must be a path in UTF-8, as the libraries that open it want, not {stored!r}")
+        raise Refused(f"{name} must be a path in UTF-8, as the libraries that open it want, not {stored!r}")
 
 
 def check_target(name: str, path: Path, source: Path | None = None) -> None:
-    """Raises ValueError, one sentence, where the argument `name`'s file can't be written, or is the `source`."""
+    """Raises Refused, one sentence, where the argument `name`'s file can't be written, or is the `source`."""
     try:
         # to ask whether it can be written is not enough: Windows knows of its rights only when it is
         with tempfile.TemporaryFile(dir=path.absolute().parent):
@@ -41,19 +43,19 @@ def check_target(name: str, path: Path, source: Path | None = None) -> None:
     except OSError:
         possible = False
     if not possible:
-        raise ValueError(f"{name} must name a file in a folder that exists and can be written, not {str(path)!r}")
+        raise Refused(f"{name} must name a file in a folder that exists and can be written, not {str(path)!r}")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise ValueError(f"{name} {path} is the input itself")
+        raise Refused(f"{name} {path} is the input itself")
 
 
 def check_output(name: str, path: Path, source: Path, endings: Collection[str], *, overwrite: bool) -> None:
     """`check_target` of what the command line makes of `source`: of a file that ends otherwise than in `endings`
-    (".mkv", lower case), or is there already and not to be overwritten, it raises ValueError, too."""
+    (".mkv", lower case), or is there already and not to be overwritten, it raises Refused, too."""
     if path.suffix.lower() not in endings:
-        raise ValueError(f"{name} must end in {' or '.join(endings)}, not {path.name!r}")
+        raise Refused(f"{name} must end in {' or '.join(endings)}, not {path.name!r}")
     check_target(name, path, source)
     if path.exists() and not (overwrite and path.is_file()):
-        raise ValueError(f"{name} {path} exists already: --overwrite replaces it")
+        raise Refused(f"{name} {path} exists already: --overwrite replaces it")
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

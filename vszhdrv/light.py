@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from vszhdrv.errors import Refused
 from vszhdrv.exr import CHROMATICITIES, SDR_WHITE_NITS, chromaticities
 from vszhdrv.files import write_whole
 
@@ -80,15 +81,13 @@ def luminance(planes: Sequence[NDArray[np.float32]], primaries: int) -> NDArray[
 
 
 def check_look(strength: float, peak: float, white: float) -> None:
-    """Raises ValueError, one sentence, for values that `looked` can't have."""
+    """Raises Refused, one sentence, for values that `looked` can't have."""
     if not 0 <= strength <= 1:
-        raise ValueError(f"strength must be from 0 to 1, not {strength}")
+        raise Refused(f"strength must be from 0 to 1, not {strength}")
     if not 0 < white <= PQ_MAX_NITS:
-        raise ValueError(f"white must be over 0 and at most {PQ_MAX_NITS:.0f} nits, not {white:g}")
+        raise Refused(f"white must be over 0 and at most {PQ_MAX_NITS:.0f} nits, not {white:g}")
     if peak and not white < peak <= PQ_MAX_NITS:
-        raise ValueError(
-            f"peak must be 0 or over white ({white:g} nits) and at most {PQ_MAX_NITS:.0f} nits, not {peak:g}"
-        )
+        raise Refused(f"peak must be 0 or over white ({white:g} nits) and at most {PQ_MAX_NITS:.0f} nits, not {peak:g}")
 
 
 def looked(

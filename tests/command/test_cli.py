@@ -21,7 +21,7 @@ import vapoursynth as vs
 from PIL import Image
 
 import vszhdrv
-from vszhdrv import exr
+from vszhdrv import Failed, Refused, exr
 from vszhdrv.command import cli, delivery, ffmpeg, sources
 from vszhdrv.command.runs import Run
 from vszhdrv.store import store
@@ -136,7 +136,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
     def prepare(clip: vs.VideoNode, **options: Any) -> FakeJob:
         if "weights" in options and Path(options["weights"]).read_text() != "weights":
-            raise ValueError("weights can't be used")
+            raise Refused("weights can't be used")
         bench.jobs.append(FakeJob(clip, bench.stored, options))
         return bench.jobs[-1]
 
@@ -537,8 +537,8 @@ def test_missing_input(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None
         (vs.Error("\nzhdrv: frame 7 is torn\n"), 1, "frame 7 is torn"),
         (OSError(28, "No space left on device", "/runs"), 1, "No space left on device: /runs"),
         (OSError("a cannot be written into the folder /b"), 1, "a cannot be written into the folder /b"),
-        (RuntimeError("out of memory\nand much advice"), 1, "out of memory"),
-        (ValueError("interlaced"), 2, "interlaced"),
+        (Failed("out of memory\nand much advice"), 1, "out of memory"),
+        (Refused("interlaced"), 2, "interlaced"),
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what is saved"),
     ],
 )
@@ -579,10 +579,14 @@ def test_a_picture_that_a_viewer_holds_ends_nothing(
     assert told(capsys).count("m4.png can't be written into the folder recs: Access is denied") == 1
 
 
-def test_our_own_mistakes_keep_their_traceback(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeJob, "learn", lambda self, team: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        bench()
+def test_our_own_mistakes_keep_their_traceback(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(FakeJob, "learn", lambda self, team: np.zeros(3).reshape(2))  # a ValueError of NumPy's
+    assert bench() == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback (most recent call last):" in lines
+    assert lines[-1].startswith("zhdrv: internal error, a mistake of zhdrv's: ValueError: cannot reshape array")
 
 
 def test_the_interrupted_training_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

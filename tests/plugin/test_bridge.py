@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import vapoursynth as vs
 
+from vszhdrv.errors import Failed, Refused
 from vszhdrv.plugin import dispatch, functions
 
 VERSION = {"version": "1", "torch": "2", "device": "cpu", "path": "/"}
@@ -97,9 +98,9 @@ def test_a_path_comes_back_as_text(clip: Any, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("preset is 'slow'; it must be 'fast' or 'paper'"),
+        Refused("preset is 'slow'; it must be 'fast' or 'paper'"),
         vs.Error("the source failed"),
-        RuntimeError("not enough memory"),
+        Failed("not enough memory"),
         OSError("no space left in /cache"),
         MemoryError("Unable to allocate 2.0 GiB for an array"),
     ],
@@ -123,7 +124,7 @@ def test_an_unexpected_error_says_so_and_logs_its_traceback(
 
 
 def test_an_error_may_hold_what_utf8_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_with(monkeypatch, ValueError("no file 'ä\udcff'"))
+    fail_with(monkeypatch, Refused("no file 'ä\udcff'"))
     with pytest.raises(vs.Error) as raised:
         vs.core.zhdrv.Version()
     assert str(raised.value) == r"zhdrv.Version: no file 'ä\udcff'"

@@ -15,6 +15,7 @@ import vapoursynth as vs
 
 import vszhdrv
 from vszhdrv import exr
+from vszhdrv.errors import Failed
 from vszhdrv.plugin import frames
 from vszhdrv.store import weight_files
 from vszhdrv.zhdrv.expansion import Expander
@@ -516,7 +517,7 @@ def test_a_source_that_fails_says_so_itself(make_clip: MakeClip, own_cache: Path
 
 def test_a_source_that_fails_later_fails_that_frame_alone(make_clip: MakeClip, network: Path) -> None:
     out = expanded(failing(make_clip(), 3), weights=str(network))
-    with pytest.raises(vs.Error, match="the tape is torn"):
+    with pytest.raises(Failed, match="the tape is torn"):
         pixels(out, 3)
     assert pixels(out, 2).max() > 1
 

@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vszhdrv.command import arguments as grammar
+from vszhdrv.errors import Failed, Refused, failing, message
 from vszhdrv.progress import Meters, duration
 
 if TYPE_CHECKING:
@@ -78,19 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{processes()} processes can share a training alone: torchrun ... -m vszhdrv train INPUT")
         return 2
     try:
-        if along:
-            train_along()
-        else:
-            with stopped_alike():
-                command(arguments)
+        with failing():
+            if along:
+                train_along()
+            else:
+                with stopped_alike():
+                    command(arguments)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from what is saved")
         return 130
-    except ValueError as error:
-        say(sentence(error))
+    except Refused as error:
+        say(message(error))
         return 2
-    except failures() as error:
-        say(sentence(error))
+    except Failed as error:
+        say(message(error))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        say(f"internal error, a mistake of zhdrv's: {type(error).__name__}: {error}")
         return 1
     return 0
 
@@ -109,21 +116,6 @@ def stopped_alike() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What a person can do something about. Anything else is a mistake of ours and keeps its traceback."""
-    from vapoursynth import Error
-
-    return (Error, OSError, RuntimeError, MemoryError)
-
-
-def sentence(error: Exception) -> str:
-    """An error in one line, without our name or the traceback that VapourSynth puts around an error of Python code."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return (lines[-1] if "Traceback" in lines[0] else lines[0]).removeprefix("zhdrv: ")
-
-
 def say(text: str) -> None:
     if sys.stderr is not None:  # as in a Windows program without a console
         print(f"zhdrv: {text}", file=sys.stderr, flush=True)
@@ -136,11 +128,11 @@ def learn_and_expand(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
     if arguments.out is None:
         for name in given(arguments, ("hlg", "crf", "overwrite")):
-            raise ValueError(f"--{name} is for a file that plays: name it with --out")
+            raise Refused(f"--{name} is for a file that plays: name it with --out")
         write_folder(arguments)
     else:
         for name in given(arguments, ("runs", "half", "float", "compression")):
-            raise ValueError(f"--{name} is for a run folder with EXR frames, which --out does not make")
+            raise Refused(f"--{name} is for a run folder with EXR frames, which --out does not make")
         write_file(arguments)
 
 
@@ -183,7 +175,7 @@ def given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were typed, for vszhdrv.Config. Raises ValueError where they are not accepted."""
+    """The settings that were typed, for vszhdrv.Config. Raises Refused where they are not accepted."""
     import vszhdrv
 
     settings = {**given(arguments, SETTINGS), "still": arguments.data_type == "image"}
@@ -249,12 +241,12 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
         if run.trained is not None:
             try:
                 job = vszhdrv.prepare(clip, **options, weights=str(run.trained))
-            except ValueError as error:
+            except Refused as error:
                 say(f"{error}; looking for others in the cache")
                 if job.look_up():
                     job.save_weights(run.checkpoints)
         if not job.look_up():
-            raise RuntimeError(
+            raise Failed(
                 "--already_trained: there is no network for this clip and these settings, "
                 f"neither in {run.checkpoints} nor in the cache"
             )
@@ -280,7 +272,7 @@ def frames_of(clip: vs.VideoNode, asked: range | None) -> range:
     if asked is None:
         return range(clip.num_frames)
     if asked.start >= clip.num_frames:
-        raise ValueError(
+        raise Refused(
             f"--frames {asked.start}-{asked.stop - 1} must begin within the clip's frames, 0 to {clip.num_frames - 1}"
         )
     return asked[: clip.num_frames - asked.start]
@@ -297,7 +289,7 @@ def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
         try:
             write(what)
         except PermissionError as error:
-            if (text := sentence(error)) not in complaints:
+            if (text := message(error)) not in complaints:
                 complaints.add(text)
                 say(text)
 
@@ -378,7 +370,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     from vszhdrv.store import store
 
     if arguments.train_only:
-        raise ValueError("--out writes what --train_only does not make: leave one of them out")
+        raise Refused("--out writes what --train_only does not make: leave one of them out")
     settings_of(arguments)
     peak = delivery.PEAK_NITS if arguments.peak is None else arguments.peak
     crf = delivery.CRF if arguments.crf is None else arguments.crf
@@ -391,7 +383,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     job = vszhdrv.prepare(clip, **options)
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; to {arguments.out}")
     if arguments.already_trained and not job.look_up():
-        raise RuntimeError("--already_trained: there is no network for this clip and these settings in the cache")
+        raise Failed("--already_trained: there is no network for this clip and these settings in the cache")
     learn(job)
 
     folder = store.folder(arguments.cache)
@@ -501,7 +493,7 @@ def cache(arguments: argparse.Namespace) -> None:
 
     folder = store.folder(arguments.cache)
     if folder is None:
-        raise ValueError(f"the cache is switched off: --cache or {store.FOLDER_VARIABLE} must name its folder")
+        raise Refused(f"the cache is switched off: --cache or {store.FOLDER_VARIABLE} must name its folder")
     networks = store.Store(folder, warn=say)
     entries = networks.entries()
     total = f"{len(entries)} {'network' if len(entries) == 1 else 'networks'}, {size(sum(e.size for e in entries))}"
@@ -522,7 +514,7 @@ def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
     """Everything about the one network whose key begins with `key`, on standard output."""
     found = [entry for entry in entries if key and entry.key.startswith(key)]
     if len(found) != 1:
-        raise ValueError(f"KEY {key!r} is {'the beginning of several' if found else 'none'} of the keys in {folder}")
+        raise Refused(f"KEY {key!r} is {'the beginning of several' if found else 'none'} of the keys in {folder}")
     (entry,) = found
     print(f"key: {entry.key}")
     print(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import light
+from vszhdrv.errors import Refused
 from vszhdrv.version import __version__
 
 from .runs import requested
@@ -48,7 +49,7 @@ class Delivery:
 
     peak: nits that nothing exceeds; 0 = no limit. white: nits of SDR white. hlg: HLG, else PQ (HDR10). crf: libx265's
     quality, from 0 (best) to 51. strength: 0 to 1, between the linearised source and the full expansion, in stops.
-    Raises ValueError, one sentence, where these don't go together.
+    Raises Refused, one sentence, where these don't go together.
     """
 
     peak: float
@@ -59,13 +60,13 @@ class Delivery:
 
     def __post_init__(self) -> None:
         if self.hlg and not self.white < self.peak <= HLG_PEAK_NITS:
-            raise ValueError(
+            raise Refused(
                 f"peak must be over white ({self.white:g} nits) and at most {HLG_PEAK_NITS:g} nits for HLG, "
                 f"not {self.peak:g}"
             )
         light.check_look(self.strength, self.peak, self.white)
         if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must be from 0 to 51, not {self.crf:g}")
+            raise Refused(f"crf must be from 0 to 51, not {self.crf:g}")
 
 
 # Linear light to signal

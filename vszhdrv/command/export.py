@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vszhdrv.errors import Failed
 from vszhdrv.files import write_whole
 from vszhdrv.zhdrv.expansion import lifted
 from vszhdrv.zhdrv.exposures import exposures, merge
@@ -43,10 +44,10 @@ class _Graph(nn.Module):
 
 
 def check() -> None:
-    """Raises RuntimeError, in one sentence, where the packages that write ONNX are missing."""
+    """Raises Failed, in one sentence, where the packages that write ONNX are missing."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise RuntimeError(f"ONNX needs the package {' and '.join(missing)}: pip install 'vszhdrv[export]'")
+        raise Failed(f"ONNX needs the package {' and '.join(missing)}: pip install 'vszhdrv[export]'")
 
 
 def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> None:
@@ -56,7 +57,7 @@ def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> No
     white, as core.zhdrv.Expand's own frames. It computes every pixel, whether it clips or not, and knows nothing of
     overlays that Expand leaves as they are.
 
-    Raises RuntimeError where packages are missing, OSError where the file can't be written.
+    Raises Failed where packages are missing, OSError where the file can't be written.
     """
     check()
     heard = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import light
+from vszhdrv.errors import Failed, Refused
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction
 from vszhdrv.files import PART, put_in_place, sweep
 
@@ -63,18 +64,18 @@ class Programs:
 def find_programs() -> Programs:
     """The system's ffmpeg, checked for what is needed of it.
 
-    Raises RuntimeError where there is none, or an old one, or none that writes 10-bit HEVC.
+    Raises Failed where there is none, or an old one, or none that writes 10-bit HEVC.
     """
     ffmpeg, ffprobe = shutil.which("ffmpeg"), shutil.which("ffprobe")
     if ffmpeg is None or ffprobe is None:
-        raise RuntimeError("--out needs the programs ffmpeg and ffprobe on PATH: install ffmpeg")
+        raise Failed("--out needs the programs ffmpeg and ffprobe on PATH: install ffmpeg")
     for topic, word, needed in (
         ("long", "-fps_mode", "5.1 or newer"),
         ("encoder=libx265", "yuv420p10le", "with 10-bit libx265"),
     ):
         about = captured([ffmpeg, "-hide_banner", "-h", topic])
         if word not in about.stdout:
-            raise RuntimeError(f"--out needs ffmpeg {needed}: {ffmpeg} is not enough")
+            raise Failed(f"--out needs ffmpeg {needed}: {ffmpeg} is not enough")
     return Programs(ffmpeg, ffprobe)
 
 
@@ -154,13 +155,13 @@ class Beside:
 def beside(programs: Programs, source: Path, first: float | None = None) -> Beside:
     """first: when the clip's first frame is shown, in the file's seconds, where its source filter tells.
 
-    Raises RuntimeError where ffprobe can't read `source`.
+    Raises Failed where ffprobe can't read `source`.
     """
     command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
     entries = "stream=index,codec_type,codec_name,start_time:format=start_time"
     probed = captured([*command, entries, str(source.resolve())])
     if probed.returncode:
-        raise RuntimeError(f"ffprobe can't read {source}: {probed.stderr.strip()}")
+        raise Failed(f"ffprobe can't read {source}: {probed.stderr.strip()}")
     found = json.loads(probed.stdout)
     # streams of unknown kinds, as broadcasts have them, have no codec_type
     starts = {stream.get("codec_type"): stream.get("start_time") for stream in reversed(found["streams"])}
@@ -173,7 +174,7 @@ def beside(programs: Programs, source: Path, first: float | None = None) -> Besi
 
 
 def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[str], None]) -> None:
-    """Raises ValueError, one sentence, where `target`'s container can't hold the audio of `source`, if it has any.
+    """Raises Refused, one sentence, where `target`'s container can't hold the audio of `source`, if it has any.
 
     By a copy of its beginning to nowhere: ffmpeg itself would say so only when all frames are learned and measured.
     `say` gets a sentence for each stream that nobody could copy.
@@ -191,7 +192,7 @@ def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[s
     if tried.returncode:
         why = re.sub(r"^\[.*?\] ", "", (tried.stderr.strip().splitlines() or ["it says nothing"])[0])
         other = "" if target.suffix.lower() == ".mkv" else "; .mkv holds more kinds"
-        raise ValueError(f"--out {target} can't hold the audio of {source}, ffmpeg says: {why}{other}")
+        raise Refused(f"--out {target} can't hold the audio of {source}, ffmpeg says: {why}{other}")
 
 
 def mapped(streams: list[int]) -> list[str]:
@@ -235,7 +236,7 @@ def write(
 
     held: frames of it that are there already, taken out as they are used.
 
-    Raises RuntimeError where ffmpeg is missing or fails, with its last lines. The target is there whole or not at all.
+    Raises Failed where ffmpeg is missing or fails, with its last lines. The target is there whole or not at all.
     """
     programs = find_programs()
     sweep(target.parent, f".*{PART}{target.suffix}", older_than=STALE_SECONDS)
@@ -307,7 +308,7 @@ def feed(
 ) -> Generator[int]:
     """Run a program that reads the clip as a Matroska stream; yields how many frames it has been given.
 
-    Raises RuntimeError with the program's last lines where it fails. Whoever stops in between ends the program.
+    Raises Failed with the program's last lines where it fails. Whoever stops in between ends the program.
     """
     others = [n for n in range(clip.num_frames) if n not in held]
     with (
@@ -348,7 +349,7 @@ def feed(
         words.seek(0)
         said = words.read().decode(errors="replace")
         if failed or any(word in said for word in UNFINISHED):
-            raise RuntimeError(f"ffmpeg failed: {last_lines(said)}")
+            raise Failed(f"ffmpeg failed: {last_lines(said)}")
 
 
 def last_lines(said: str) -> str:

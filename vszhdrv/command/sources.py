@@ -19,6 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vszhdrv.errors import Failed, Refused
 from vszhdrv.files import check_utf8
 
 if TYPE_CHECKING:
@@ -43,31 +44,31 @@ def open_clip(
     source filter's index files, None for no index. `say` gets a sentence for what a person should know, such as a
     dropped alpha channel.
 
-    Raises ValueError when `source` is not there or of the wrong kind, and RuntimeError, with the source filter's own
+    Raises Refused when `source` is not there or of the wrong kind, and Failed, with the source filter's own
     words, when it can't be opened.
     """
     from vapoursynth import Error
 
     if not source.exists():
-        raise ValueError(f"INPUT {source} does not exist")
+        raise Refused(f"INPUT {source} does not exist")
     check_utf8("INPUT", source)
     if source.is_dir():
         # macOS leaves ._NAME.png beside NAME.png on the file systems of others
         visible = (p for p in source.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith("."))
         pictures = sorted(visible, key=natural_order)
         if not pictures:
-            raise ValueError(f"INPUT {source} is a folder without .png frames")
+            raise Refused(f"INPUT {source} is a folder without .png frames")
         return read_pictures(pictures, fps or DEFAULT_FPS, say)
     if source.suffix.lower() in PICTURES:
         if not still:
-            raise ValueError(f"INPUT {source} is a single picture, which needs --data_type image")
+            raise Refused(f"INPUT {source} is a single picture, which needs --data_type image")
         return read_pictures([source], fps or DEFAULT_FPS, say)
     if fps is not None:
-        raise ValueError(f"--fps {fps} is for picture sequences, and INPUT {source} is a file with a rate of its own")
+        raise Refused(f"--fps {fps} is for picture sequences, and INPUT {source} is a file with a rate of its own")
     try:
         clip = read_video(source, index, say)
     except Error as error:
-        raise RuntimeError(f"INPUT {source} has no video that can be opened: {error}") from None
+        raise Failed(f"INPUT {source} has no video that can be opened: {error}") from None
     with clip.get_frame(0) as frame:
         if "_Alpha" in frame.props:
             say(f"{source.name} has an alpha channel, which is dropped")
@@ -143,7 +144,7 @@ def first_track(source: Path, index: Path | None, say: Callable[[str], None]) ->
         return timed(found["clip"], timestamps, Fraction(found["timebasenum"], found["timebaseden"]))
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
-    raise ValueError(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
+    raise Refused(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
 
 
 @contextmanager

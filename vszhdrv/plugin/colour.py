@@ -11,6 +11,8 @@ from typing import Any
 
 import vapoursynth as vs
 
+from vszhdrv.errors import Refused
+
 from .errors import FrameError
 
 UNSPECIFIED = 2  # of matrix, transfer and primaries; an unspecified range is an absent property
@@ -71,30 +73,28 @@ def check_clip(clip: Any, *, still: bool) -> None:
         still: image mode, where a single frame is enough.
 
     Raises:
-        ValueError: not a video clip, a variable or unknown format, variable size, too small, too short, or interlaced.
+        Refused: not a video clip, a variable or unknown format, variable size, too small, too short, or interlaced.
     """
     _check_constant(clip)
     if clip.format.sample_type == vs.INTEGER and clip.format.bits_per_sample > 16:
-        raise ValueError(f"clip must be 8 to 16 bit integer or 16 to 32 bit float, not {clip.format.name}")
+        raise Refused(f"clip must be 8 to 16 bit integer or 16 to 32 bit float, not {clip.format.name}")
     if clip.width < 16 or clip.height < 16:
-        raise ValueError(f"clip must be 16x16 or larger, not {clip.width}x{clip.height}")
+        raise Refused(f"clip must be 16x16 or larger, not {clip.width}x{clip.height}")
     if clip.num_frames < 2 and not still:
-        raise ValueError("clip must have 2 frames or more, not 1: set still (--data_type image) to expand a picture")
+        raise Refused("clip must have 2 frames or more, not 1: set still (--data_type image) to expand a picture")
     with clip.get_frame(0) as frame:
         field_order = int(frame.props.get("_FieldBased", 0))
     if field_order:
-        raise ValueError(_interlaced(field_order))
+        raise Refused(_interlaced(field_order))
 
 
 def _check_constant(clip: Any) -> None:
     if not isinstance(clip, vs.VideoNode):
-        raise ValueError(f"clip must be a video clip, not {type(clip).__name__}")
+        raise Refused(f"clip must be a video clip, not {type(clip).__name__}")
     if clip.format is None or clip.format.color_family == vs.UNDEFINED:
-        raise ValueError("clip must have one format throughout, and this one's varies: give resize a format first")
+        raise Refused("clip must have one format throughout, and this one's varies: give resize a format first")
     if not clip.width or not clip.height:
-        raise ValueError(
-            "clip must have one size throughout, and this one's varies: give resize width and height first"
-        )
+        raise Refused("clip must have one size throughout, and this one's varies: give resize width and height first")
 
 
 def _interlaced(field_order: int) -> str:
@@ -109,7 +109,7 @@ def _interlaced(field_order: int) -> str:
 def check_names(
     *, matrix_in: str | int | None = None, transfer_in: str | int | None = None, range_in: str | int | None = None
 ) -> None:
-    """Raises ValueError where `resolve_colour` would not know one of these, whatever the clip."""
+    """Raises Refused where `resolve_colour` would not know one of these, whatever the clip."""
     _code("matrix_in", matrix_in, MATRICES)
     _code("transfer_in", None if transfer_in == CAMERA else transfer_in, TRANSFERS)
     _code("range_in", range_in, RANGES)
@@ -136,7 +136,7 @@ def resolve_colour(
         warn: takes one sentence.
 
     Raises:
-        ValueError: an unknown name or code; values that contradict the format; a clip that is HDR already.
+        Refused: an unknown name or code; values that contradict the format; a clip that is HDR already.
     """
     with clip.get_frame(0) as frame:
         props = dict(frame.props)
@@ -151,15 +151,15 @@ def resolve_colour(
     value_range = _settle("range", props, _code("range_in", range_in, RANGES), RANGES, warn)
 
     if family == vs.RGB and matrix not in (None, _RGB):
-        raise ValueError(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for YUV")
+        raise Refused(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for YUV")
     if family != vs.RGB and matrix == _RGB:
-        raise ValueError(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for RGB")
+        raise Refused(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for RGB")
     if transfer in _HDR:
-        raise ValueError(f"the clip is HDR already, its transfer is {_named(transfer, TRANSFERS)}: expand SDR clips")
+        raise Refused(f"the clip is HDR already, its transfer is {_named(transfer, TRANSFERS)}: expand SDR clips")
     if matrix == _ICTCP:
-        raise ValueError(f"the clip is HDR already, its matrix is {_named(matrix, MATRICES)}: expand SDR clips")
+        raise Refused(f"the clip is HDR already, its matrix is {_named(matrix, MATRICES)}: expand SDR clips")
     if transfer == _LINEAR and clip.format.bits_per_sample == 8:
-        raise ValueError(f"the clip's transfer is linear (8) but its format is {name}: 8 bits cannot hold linear light")
+        raise Refused(f"the clip's transfer is linear (8) but its format is {name}: 8 bits cannot hold linear light")
 
     if camera and transfer not in (None, *_CAMERA_CURVES):
         warn(
@@ -183,7 +183,7 @@ def resolve_colour(
         options = " and ".join(f"{kind}_in" for kind in guesses)
         warn(f"the clip does not say its {' and '.join(guesses)}: taken as {taken}; {options} can say otherwise")
     if matrix in _CONSTANT_LUMINANCE and transfer not in _CONSTANT_LUMINANCE_TRANSFERS:
-        raise ValueError(
+        raise Refused(
             f"the clip's matrix is {_named(matrix, MATRICES)}, which is not defined for its transfer, "
             f"{_named(transfer, TRANSFERS)}"
         )
@@ -198,23 +198,23 @@ def check_linear(clip: Any) -> None:
     """Refuse what can't hold linear light as `to_linear` returns it. Requests no frame.
 
     Raises:
-        ValueError: not a video clip, a variable size, or another format than RGBS.
+        Refused: not a video clip, a variable size, or another format than RGBS.
     """
     _check_constant(clip)
     if clip.format.id != vs.RGBS:
-        raise ValueError(f"clip must be RGBS in linear light, not {clip.format.name}")
+        raise Refused(f"clip must be RGBS in linear light, not {clip.format.name}")
 
 
 def linear_primaries(props: Mapping[str, Any]) -> int:
     """The primaries' code of a frame of linear light, by its properties; BT.709 where these don't say.
 
     Raises:
-        ValueError: they say that it is not linear.
+        Refused: they say that it is not linear.
     """
     transfer = int(props.get("_Transfer", UNSPECIFIED))
     primaries = int(props.get("_Primaries", UNSPECIFIED))
     if transfer not in (_LINEAR, UNSPECIFIED):
-        raise ValueError(f"clip must be in linear light, and its transfer is {_named(transfer, TRANSFERS)}")
+        raise Refused(f"clip must be in linear light, and its transfer is {_named(transfer, TRANSFERS)}")
     return _709 if primaries == UNSPECIFIED else primaries
 
 
@@ -310,7 +310,7 @@ def _settle(
         return argument
     found = int(found)
     if found not in names.values():
-        raise ValueError(f"the clip's {key} is {found}, which is not known; known are {_listed(names)}")
+        raise Refused(f"the clip's {key} is {found}, which is not known; known are {_listed(names)}")
     if argument not in (None, found):
         warn(f"the clip's {key}, {_named(found, names)}, wins over {kind}_in={_named(argument, names)}, as in resize")
     return found
@@ -325,7 +325,7 @@ def _code(argument: str, value: str | int | None, names: Mapping[str, int]) -> i
         code = int(value)
     if code not in names.values():
         accepted = _listed(names) + (f", {CAMERA}" if names is TRANSFERS else "")
-        raise ValueError(f"{argument} must be one of {accepted}, not {value!r}")
+        raise Refused(f"{argument} must be one of {accepted}, not {value!r}")
     return None if names is not RANGES and code == UNSPECIFIED else code
 
 

@@ -8,14 +8,14 @@ bridge.c tells the way of a call.
 import inspect
 import os
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import vapoursynth as vs
 
-from . import errors
-from .log import warn
+from vszhdrv.errors import Failed, failing
+
+from .errors import sentence_for_user
 
 
 def forward(name: str) -> None:
@@ -24,26 +24,27 @@ def forward(name: str) -> None:
     Called by bridge.c only. The result goes back through the callable that it passes to core.zhdrv.Bridge.
 
     Raises:
-        RuntimeError: the function failed; the text is the sentence for the user.
+        Failed: the function failed; the text is the sentence for the user.
     """
     failure = ""
 
     def answer(**given: Any) -> dict[str, Any]:
         nonlocal failure
         try:
-            from vszhdrv.plugin import functions
+            with failing():
+                from vszhdrv.plugin import functions
 
-            function = getattr(functions, snake_case(name))
-            registered = getattr(vs.core.zhdrv, name)
-            arguments = to_arguments(given, registered.signature, function)
-            return to_result(function(**arguments), registered.return_signature)
+                function = getattr(functions, snake_case(name))
+                registered = getattr(vs.core.zhdrv, name)
+                arguments = to_arguments(given, registered.signature, function)
+                return to_result(function(**arguments), registered.return_signature)
         except Exception as error:  # KeyboardInterrupt passes: VapourSynth's binding carries it to the caller
-            failure = sentence(error)
+            failure = sentence_for_user(error)
             return {}
 
     vs.core.zhdrv.Bridge(answer)
     if failure:
-        raise RuntimeError(failure)
+        raise Failed(failure)
 
 
 def snake_case(name: str) -> str:
@@ -85,13 +86,3 @@ def to_result(value: Any, return_signature: str) -> dict[str, Any]:
         except UnicodeEncodeError:  # a name that is not text, which the binding takes as bytes alone
             value = os.fsencode(value)
     return {return_signature.split(":")[0]: value}
-
-
-def sentence(error: Exception) -> str:
-    """What a user reads of `error`; the traceback of an unexpected one goes to VapourSynth's log."""
-    if isinstance(error, errors.EXPECTED):
-        text = errors.sentence(error)
-    else:
-        text = f"internal error: {type(error).__name__}: {error}"
-        warn("".join(traceback.format_exception(error)))
-    return text.encode("utf-8", "backslashreplace").decode()  # a file name may hold bytes that are not text

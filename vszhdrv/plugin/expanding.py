@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import vapoursynth as vs
 
+from vszhdrv.errors import Refused
+
 from . import frames
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ MOST_STREAMS = 64
 class Computing:
     """By what, how exactly and in what portions frames are computed: core.zhdrv.Expand's arguments of these names.
 
-    Raises ValueError, one sentence, for a value that is not accepted or a device that is not there.
+    Raises Refused, one sentence, for a value that is not accepted or a device that is not there.
     """
 
     device_name: str = "auto"
@@ -51,17 +53,17 @@ class Computing:
 
     def __post_init__(self) -> None:
         if self.precision_name not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"precision must be auto, bf16 or fp32, not {self.precision_name!r}")
+            raise Refused(f"precision must be auto, bf16 or fp32, not {self.precision_name!r}")
         if self.device_name not in ("auto", "cpu"):
             from vszhdrv.zhdrv.hardware import choose_device
 
             choose_device(self.device_name)
         if self.tile and (len(self.tile) != 2 or min(self.tile) < 64 or any(side % 64 for side in self.tile)):
-            raise ValueError(f"tile must be width and height, each a multiple of 64, not {self.tile}")
+            raise Refused(f"tile must be width and height, each a multiple of 64, not {self.tile}")
         if self.tile_pad is not None and self.tile_pad < 0:
-            raise ValueError(f"tile_pad must be 0 or more pixels, not {self.tile_pad}")
+            raise Refused(f"tile_pad must be 0 or more pixels, not {self.tile_pad}")
         if self.num_streams is not None and not 1 <= self.num_streams <= MOST_STREAMS:
-            raise ValueError(f"num_streams must be from 1 to {MOST_STREAMS}, not {self.num_streams}")
+            raise Refused(f"num_streams must be from 1 to {MOST_STREAMS}, not {self.num_streams}")
 
     def hardware(self) -> tuple[torch.device, Precision]:
         """The torch device and the precision."""
@@ -99,7 +101,7 @@ class Computing:
 def expander(
     weights: Weights, metadata: Mapping[str, str], config: Config, computing: Computing, *, grey: bool
 ) -> Expander:
-    """A trained network, ready for frames. Raises ValueError where the weights are of another architecture.
+    """A trained network, ready for frames. Raises Refused where the weights are of another architecture.
 
     metadata: the header of the weights file, which says what was found in the clip. grey: whether the clip has one
     plane; others may be found to be black and white.

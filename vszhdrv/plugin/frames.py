@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import vapoursynth as vs
 
+from vszhdrv.errors import Failed, message
+
 from .colour import (
     Colour,
     as_data,
@@ -32,7 +34,7 @@ from .colour import (
     to_encoded,
     to_linear,
 )
-from .errors import EXPECTED, FrameError, sentence
+from .errors import FrameError, in_callback
 
 __all__ = [
     "Colour", "Digest", "FrameError", "Streams", "check_clip", "check_linear", "check_names", "digest",
@@ -68,7 +70,7 @@ def read(clip: vs.VideoNode, positions: Sequence[int]) -> Iterator[tuple[Pixels,
     frames are requested ahead as the core has threads, and no more are ever held.
 
     Raises:
-        vs.Error: the source failed; the text is its own.
+        Failed: the source failed; the text is its own.
     """
     with closing(_requested(clip, positions)) as frames:
         for frame in frames:
@@ -105,7 +107,7 @@ def digest(clip: vs.VideoNode, positions: Sequence[int]) -> str:
     It is of the codes alone, not of what they mean: neither properties nor row padding enter.
 
     Raises:
-        vs.Error: the source failed; the text is its own.
+        Failed: the source failed; the text is its own.
     """
     digested = Digest(clip, positions)
     with closing(_requested(clip, positions)) as frames:
@@ -145,7 +147,7 @@ def on_request(
         planes: 3 for RGBS, 1 for GRAYS that is not light (a mask), without the properties that describe light.
         streams: says how many frames are computed at the same time, and where. Asked once, at the first frame.
 
-    An expected error of `function` is the frame's error, as one sentence; any other arrives with its traceback.
+    A failure of `function` is the frame's error, as one sentence.
     The clip's frame properties stay, but for those that `function` sets.
     """
     shape = clip if planes == 3 else clip.std.BlankClip(format=vs.GRAYS, keep=True)
@@ -158,10 +160,8 @@ def on_request(
         own = planes_of(light)
         for target, source in zip(own, planes_of(f), strict=True):
             np.copyto(target, source)  # f.copy() would copy when it is written to, and hold Python's lock meanwhile
-        try:
+        with in_callback(f"frame {n}: "):
             computed = _workers.run(chosen, function, own)
-        except EXPECTED as error:
-            raise FrameError(f"frame {n}: {sentence(error)}") from None
         pixels, props = computed if isinstance(computed, tuple) else (computed, {})
         frame = light if planes == 3 else vs.core.create_video_frame(vs.GRAYS, f.width, f.height)
         frame.props = {**f.props, **props}
@@ -191,14 +191,12 @@ def on_passing(clip: vs.VideoNode, function: Callable[[int, Pixels, Props], None
     """The clip itself; `function` sees every frame requested, one at a time, before the requester does: its number, a
     copy of its pixels, and its properties.
 
-    An expected error of `function` is the frame's error, as one sentence.
+    A failure of `function` is the frame's error, as one sentence.
     """
 
     def look(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-        try:
+        with in_callback(f"frame {n}: "):
             function(n, _pixels(f), f.props)
-        except EXPECTED as error:
-            raise FrameError(f"frame {n}: {sentence(error)}") from None
         return f
 
     return clip.std.ModifyFrame(clip, look)
@@ -232,7 +230,7 @@ def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.Vid
                     clip.get_frame(position).close()
                 frame = request.result()
             except vs.Error as error:
-                raise vs.Error(sentence(error)) from None
+                raise Failed(message(error)) from None
             with frame:
                 yield frame
     finally:  # also when the caller stops half-way: leave no request behind

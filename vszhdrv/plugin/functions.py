@@ -13,6 +13,7 @@ import vapoursynth as vs
 
 import vszhdrv
 from vszhdrv import exr, light
+from vszhdrv.errors import Refused
 from vszhdrv.files import check_target
 from vszhdrv.progress import Meters, duration
 
@@ -55,8 +56,8 @@ def expand(
         light levels: PLSceneMax (R, G and B in nits) and PLSceneAvg (nits), of the BT.2020 signal.
 
     Raises:
-        ValueError: an argument or the clip can't be used; the sentence says what is accepted.
-        vs.Error: the source failed.
+        Refused: an argument or the clip can't be used; the sentence says what is accepted.
+        Failed: the source failed.
     """
     light.check_look(strength, peak, white)
     job = _prepared(clip, when, learning)
@@ -86,7 +87,7 @@ def mask(
         GRAYS: by how many stops each pixel's luminance is brighter than the source's; 0 where the source is untouched.
 
     Raises:
-        ValueError, vs.Error: as `expand`.
+        Refused, Failed: as `expand`.
     """
     light.check_look(strength, peak, white)
     job = _prepared(clip, when, learning)
@@ -113,17 +114,17 @@ def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
         Where the weights are.
 
     Raises:
-        ValueError: as `expand`; or neither `path` nor a cache is there to keep the weights.
+        Refused: as `expand`; or neither `path` nor a cache is there to keep the weights.
         OSError: the weights can't be written.
     """
     target = Path(path).expanduser()
     if path:
         if target.suffix != ".safetensors":
-            raise ValueError(f"path must end in .safetensors, not {target.name!r}")
+            raise Refused(f"path must end in .safetensors, not {target.name!r}")
         check_target("path", target)
     job = prepare(clip, **learning)
     if not path and job.store.networks is None:
-        raise ValueError("path must name a file to write the weights to where the cache is off, not be empty")
+        raise Refused("path must name a file to write the weights to where the cache is off, not be empty")
     follow(job.learn())
     return job.write_weights(target if path else None)
 
@@ -150,7 +151,7 @@ def write_exr(
         white: luminance of 1.0 in nits, for the header.
 
     Raises:
-        ValueError: an argument or the clip's format can't be used.
+        Refused: an argument or the clip's format can't be used.
     """
     frames.check_linear(clip)
     header = exr.Header(compression=compression, half=half, white=white, first=first)
@@ -190,7 +191,7 @@ def version() -> dict[str, str]:
 def _prepared(clip: vs.VideoNode, when: str, learning: dict[str, Any]) -> Job:
     """The clip's job, which has learned already unless that is for the first frame to do."""
     if when not in ("call", "frame"):
-        raise ValueError(f"when must be call or frame, not {when!r}")
+        raise Refused(f"when must be call or frame, not {when!r}")
     job = prepare(clip, **learning)
     if when == "call":
         follow(job.learn())

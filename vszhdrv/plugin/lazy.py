@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import vapoursynth as vs
 
-from .errors import EXPECTED, FrameError, sentence
+from .errors import FrameError, in_callback
 from .frames import planes_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Reading:
 def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.VideoNode:
     """`clip`, none of whose frames is made before the job is done; the first request of any frame sets it going.
 
-    An expected error of the job is the frame's error, as one sentence, and the next request begins it anew.
+    A failure of the job is the frame's error, as one sentence, and the next request begins it anew.
     The job may compute for long: its last step blocks one of the core's threads.
     """
     token = vs.core.std.BlankClip(format=vs.GRAY8, width=1, height=1, length=1)  # says that something is done
@@ -54,13 +54,11 @@ def after(clip: vs.VideoNode, job: Callable[[], Generator[Reading]]) -> vs.Video
 
     def go_on(readings: Iterator[Reading]) -> vs.VideoNode:
         nonlocal done
-        try:
-            reading = next(readings)
-        except StopIteration:
+        with in_callback():
+            reading = next(readings, None)
+        if reading is None:
             done = True
             return token
-        except EXPECTED as error:
-            raise FrameError(sentence(error)) from None
         # VapourSynth finishes what it has begun before it makes more: few frames wait to be taken.
         taken = [
             token.std.ModifyFrame(reading.clip[position], partial(take, reading, place))

@@ -21,6 +21,7 @@ import vapoursynth as vs
 from numpy.typing import NDArray
 
 import vszhdrv
+from vszhdrv.errors import Refused
 from vszhdrv.store import weight_files
 from vszhdrv.store.store import Slot, Store
 from vszhdrv.store.store import folder as store_folder
@@ -103,7 +104,7 @@ def check_options(
     tile_pad: int | None = None,
     num_streams: int | None = None,
 ) -> None:
-    """Raises ValueError where `prepare` would refuse one of these arguments whatever the clip."""
+    """Raises Refused where `prepare` would refuse one of these arguments whatever the clip."""
     Computing(device, precision, tile, tile_pad, num_streams)
     frames.check_names(matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None)
 
@@ -132,7 +133,7 @@ def prepare(
     num_streams: int | None = None,
     train_range: list[int] | None = None,
 ) -> Job:
-    """Check the arguments and the clip, and settle its colour: what can be wrong is said here, as a ValueError.
+    """Check the arguments and the clip, and settle its colour: what can be wrong is said here, as a Refused.
 
     The arguments are those of core.zhdrv.Expand; None or "" leaves a choice to the preset, the clip or the system.
     """
@@ -158,12 +159,12 @@ def prepare(
 
 
 def _taught(train_range: list[int] | None, length: int, *, still: bool) -> range:
-    """The frames to learn from. Raises ValueError where the clip has no such range."""
+    """The frames to learn from. Raises Refused where the clip has no such range."""
     if not train_range:
         return range(length)
     fewest = 1 if still else 2
     if len(train_range) != 2 or not 0 <= train_range[0] <= train_range[1] - fewest + 1 < length - fewest + 1:
-        raise ValueError(
+        raise Refused(
             "train_range must be the first and the last frame to learn from, "
             f"{fewest} or more of the clip's 0 to {length - 1}, not {train_range}"
         )
@@ -171,15 +172,15 @@ def _taught(train_range: list[int] | None, length: int, *, still: bool) -> range
 
 
 def _given_weights(path: Path, config: Config) -> Trained:
-    """The user's own weights file. Raises ValueError where it is missing, damaged, or of another architecture."""
+    """The user's own weights file. Raises Refused where it is missing, damaged, or of another architecture."""
     if not path.is_file():
-        raise ValueError(f"weights must be a file of a trained network: there is no file {path}")
+        raise Refused(f"weights must be a file of a trained network: there is no file {path}")
     try:
         metadata = weight_files.verify(path)
-    except ValueError as error:
-        raise ValueError(f"weights can't be used: {error}") from error
+    except Refused as error:
+        raise Refused(f"weights can't be used: {error}") from error
     if json.loads(metadata.get("network", "null")) != architecture(config):
-        raise ValueError(
+        raise Refused(
             f"weights {path} hold another architecture than preset {config.preset!r} has for this frame size: they "
             f"were trained with preset {metadata.get('preset')!r} and are {metadata.get('network')}"
         )
@@ -296,7 +297,7 @@ class Job:
 
     def _look_up_or_refuse(self) -> bool:
         if not self.look_up() and not self.may_train:
-            raise ValueError(
+            raise Refused(
                 "train is off and no network for this clip and these settings is in the cache: train it first"
             )
         return self.trained is not None
@@ -404,7 +405,7 @@ class Job:
         }
 
     def expander(self) -> Expander:
-        """The trained network, ready for frames. Raises ValueError where the weights are of another architecture."""
+        """The trained network, ready for frames. Raises Refused where the weights are of another architecture."""
         assert self.trained is not None
         grey = self.clip.format.color_family == vs.GRAY
         return expanding.expander(self.trained.weights(), self.trained.metadata, self.config, self.computing, grey=grey)

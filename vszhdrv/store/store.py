@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vszhdrv import files
+from vszhdrv.errors import Refused
 from vszhdrv.store import weight_files
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def folder(cache: str | None) -> Path | None:
     on macOS, ``%LOCALAPPDATA%\\vszhdrv\\vszhdrv\\Cache`` on Windows. The folder need not exist. An empty string, in
     either place, switches the cache off: None.
 
-    Raises ValueError if something that is not a folder has this name, or the name is not UTF-8.
+    Raises Refused if something that is not a folder has this name, or the name is not UTF-8.
     """
     chosen = cache if cache is not None else os.environ.get(FOLDER_VARIABLE)
     if chosen is None:
@@ -69,7 +70,7 @@ def folder(cache: str | None) -> Path | None:
     name = "cache" if cache is not None else FOLDER_VARIABLE
     files.check_utf8(name, path)
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{name} is {chosen!r}, which is not a folder; give a folder, or an empty string for no cache")
+        raise Refused(f"{name} is {chosen!r}, which is not a folder; give a folder, or an empty string for no cache")
     return path
 
 
@@ -77,12 +78,12 @@ def size_limit() -> int:
     """How many bytes the store may keep: VSZHDRV_CACHE_SIZE, else 2 GiB.
 
     The variable is a number of bytes, or one with K, M, G or T for powers of 1024: ``500M``, ``1.5G``.
-    Raises ValueError for anything else.
+    Raises Refused for anything else.
     """
     text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
-        raise ValueError(f"{SIZE_VARIABLE} is {text!r}; give bytes, or a number with K, M, G or T, such as 500M or 2G")
+        raise Refused(f"{SIZE_VARIABLE} is {text!r}; give bytes, or a number with K, M, G or T, such as 500M or 2G")
     number, unit = match.groups()
     return int(Fraction(number) * 1024 ** " KMGT".index(unit.upper() or " "))
 
@@ -120,7 +121,7 @@ class Store:
     `warn` is called with a sentence, from the calling thread, whenever something is amiss that need not stop anybody.
     Objects of this class hold no resources; any number of them, in any threads and processes, may share a folder.
 
-    The store keeps at most `size_limit` bytes (2 GiB unless VSZHDRV_CACHE_SIZE says otherwise; read here, ValueError):
+    The store keeps at most `size_limit` bytes (2 GiB unless VSZHDRV_CACHE_SIZE says otherwise; read here, Refused):
     when a network is added, those that were unused for longest go.
     """
 
@@ -181,7 +182,7 @@ class Store:
     def clear(self, keys: Iterable[str] | None = None) -> list[str]:
         """Remove these keys, or all, with what is left of their trainings. Returns the keys that were removed.
 
-        What is being trained now stays, with a warning. Raises ValueError for a key that the store does not have,
+        What is being trained now stays, with a warning. Raises Refused for a key that the store does not have,
         OSError, naming the folder, if the system refuses.
         """
         if self.networks is None:
@@ -190,7 +191,7 @@ class Store:
         chosen = list(_files(self.networks)) if keys is None else list(keys)
         for key in chosen:
             if keys is not None and key not in known:
-                raise ValueError(f"key is {key!r}, which is not in {self.networks}")
+                raise Refused(f"key is {key!r}, which is not in {self.networks}")
         removed = []
         for key in chosen:
             if self._remove(self.networks, key):
@@ -243,7 +244,7 @@ class Store:
     def _find(self, path: Path) -> Path | None:
         try:
             return _intact(path)
-        except ValueError as error:
+        except Refused as error:
             try:
                 # Whoever holds the lock may be replacing this very file.
                 with _if_free(path.parent, _key(path)) as free:
@@ -256,11 +257,11 @@ class Store:
         """With the lock held: `path` if it can be used."""
         try:
             return _intact(path)
-        except ValueError as error:
+        except Refused as error:
             self._set_aside(path, error)
             return None
 
-    def _set_aside(self, path: Path, error: ValueError) -> None:
+    def _set_aside(self, path: Path, error: Refused) -> None:
         """With the lock held: take a damaged file out of the way; an earlier one of the same name is replaced."""
         key, kind = path.name.split(".", 1)
         aside = path.with_name(f"{key}.damaged.{kind}")
@@ -318,7 +319,7 @@ class Slot:
             return weight_files.read_state(path)
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except Refused as error:
             self._store._set_aside(path, error)
             return None
 
@@ -388,7 +389,7 @@ def _files(networks: Path) -> dict[str, list[Path]]:
 
 
 def _intact(path: Path) -> Path | None:
-    """`path` if it is there, marked as used now. Raises ValueError if it is damaged."""
+    """`path` if it is there, marked as used now. Raises Refused if it is damaged."""
     try:
         weight_files.verify(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -402,7 +403,7 @@ def _intact(path: Path) -> Path | None:
 def _metadata(path: Path) -> dict[str, str] | None:
     try:
         return weight_files.read_metadata(path)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, Refused):
         return None
 
 

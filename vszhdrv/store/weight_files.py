@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vszhdrv import files
+from vszhdrv.errors import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     Checks that the file is as long as its header promises; `verify` checks the tensors' bytes as well.
 
-    Raises ValueError for a file that is cut short, damaged, or not written by `write_weights`.
+    Raises Refused for a file that is cut short, damaged, or not written by `write_weights`.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -70,20 +71,20 @@ def read_metadata(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             start = file.read(len(_PICKLE_STARTS[0]))
         if start.startswith(_PICKLE_STARTS):
-            raise ValueError(
+            raise Refused(
                 f"{path} is a pickle (.pt, .pth), which could run code when read: "
                 "only safetensors weights written by vszhdrv are accepted"
             ) from error
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise Refused(f"{path} is not a whole safetensors file: {error}") from error
     if _FORMAT_ENTRY not in metadata:
-        raise ValueError(f"{path} holds somebody else's tensors: only weights written by vszhdrv are accepted")
+        raise Refused(f"{path} holds somebody else's tensors: only weights written by vszhdrv are accepted")
     return metadata
 
 
 def verify(path: Path) -> dict[str, str]:
     """`read_metadata` of a file that `read_weights` would accept: this version's, and not a bit changed.
 
-    Costs a pass over the file (14 MB: about 20 ms) and no torch. Raises ValueError otherwise.
+    Costs a pass over the file (14 MB: about 20 ms) and no torch. Raises Refused otherwise.
     """
     metadata = read_metadata(path)
     _check(path, metadata, path.read_bytes())
@@ -93,7 +94,7 @@ def verify(path: Path) -> dict[str, str]:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors, on the CPU, and the header's metadata of a weights file.
 
-    Raises ValueError for a file that is cut short, damaged, of another version, or not written by `write_weights`.
+    Raises Refused for a file that is cut short, damaged, of another version, or not written by `write_weights`.
     Whether the tensors fit a network is the network's question.
     """
     metadata = read_metadata(path)
@@ -124,7 +125,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """The state that `write_state` wrote, its tensors on the CPU.
 
-    Raises ValueError for a file that is damaged, of another version, or not such a state.
+    Raises Refused for a file that is damaged, of another version, or not such a state.
     """
     import torch
 
@@ -133,16 +134,16 @@ def read_state(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(content) as archive:
             damaged = archive.testzip()  # torch.load does not look at the archive's checksums
         if damaged is not None:
-            raise ValueError(f"checksum of {damaged}")
+            raise Refused(f"checksum of {damaged}")
         content.seek(0)
         stored = torch.load(content, map_location="cpu", weights_only=True)
         version: int = stored["format"]
         state: dict[str, Any] = stored["state"]
     except _NO_STATE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # torch adds paragraphs of advice
-        raise ValueError(f"{path} is not a whole training state: {reason}") from error
+        raise Refused(f"{path} is not a whole training state: {reason}") from error
     if version != FORMAT:
-        raise ValueError(f"{path} is a training state of format {version}, this version of vszhdrv reads {FORMAT}")
+        raise Refused(f"{path} is a training state of format {version}, this version of vszhdrv reads {FORMAT}")
     return state
 
 
@@ -159,6 +160,6 @@ def _digest(data: memoryview) -> str:
 def _check(path: Path, metadata: Mapping[str, str], content: bytes) -> None:
     version = metadata[_FORMAT_ENTRY]
     if version != str(FORMAT):
-        raise ValueError(f"{path} holds weights of format {version}, this version of vszhdrv reads format {FORMAT}")
+        raise Refused(f"{path} holds weights of format {version}, this version of vszhdrv reads format {FORMAT}")
     if metadata.get(_DIGEST_ENTRY) != _digest(_data(content)):
-        raise ValueError(f"{path} is damaged: its weights do not match their checksum")
+        raise Refused(f"{path} is damaged: its weights do not match their checksum")

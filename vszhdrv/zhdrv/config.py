@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+from vszhdrv.errors import Refused
+
 RECIPE = 8
 """Version of all that makes a training what it is, beside the settings: raised with every change after which the same
 clip and settings give other weights, so that networks trained before are not taken for those of now."""
@@ -68,21 +70,21 @@ class Config:
     def from_preset(cls, preset: str = "fast", **overrides: Any) -> Self:
         """The preset's settings, with those changed that are given and not None.
 
-        Raises ValueError with a sentence that names the argument, its value and what is accepted.
+        Raises Refused with a sentence that names the argument, its value and what is accepted.
         """
         if preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+            raise Refused(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
         names = {field.name for field in fields(cls)}
         given = {name: value for name, value in overrides.items() if value is not None}
         for name in given.keys() - names:
-            raise ValueError(f"there is no setting {name!r}; the settings are {', '.join(sorted(names))}")
+            raise Refused(f"there is no setting {name!r}; the settings are {', '.join(sorted(names))}")
         # 1, 1.0 and True are one setting, and must be one key of the store's
         if "still" in given:
             given["still"] = bool(given["still"])
         for name, kind in (("lr", float), ("alpha", float), *((name, int) for name in WHOLE)):
             if name in given:
                 if not isinstance(given[name], Integral if kind is int else Real):
-                    raise ValueError(f"{name} must be a {'whole ' * (kind is int)}number, not {given[name]!r}")
+                    raise Refused(f"{name} must be a {'whole ' * (kind is int)}number, not {given[name]!r}")
                 given[name] = kind(given[name])
         config = cls(**{"preset": preset, **PRESETS[preset], **given})
         config._validate()
@@ -98,9 +100,9 @@ class Config:
         ):
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+                raise Refused(f"{name} must be from {low} to {high}, not {value}")
         if not (math.isfinite(self.lr) and 0 < self.lr <= 1):
-            raise ValueError(f"lr must be over 0 and at most 1, not {self.lr}")
+            raise Refused(f"lr must be over 0 and at most 1, not {self.lr}")
 
     @property
     def first_epochs(self) -> int:

@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 
+from vszhdrv.errors import Failed, Refused
+
 Precision = Literal["bf16", "fp32"]
 
 STREAMS_BYTES = 2**30
@@ -59,12 +61,12 @@ def _has_kernels(kind: torch.device, index: int) -> bool:
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the first of `devices()`, and a kind ("cuda", "xpu") its first card.
 
-    Raises ValueError, naming those that are there, where it is not.
+    Raises Refused, naming those that are there, where it is not.
     """
     here = devices()
     wanted = here[0] if name in ("auto", here[0].split(":")[0]) else name
     if wanted not in here:
-        raise ValueError(f"device must be auto or one of those here ({', '.join(here)}), not {name!r}")
+        raise Refused(f"device must be auto or one of those here ({', '.join(here)}), not {name!r}")
     return torch.device(wanted)
 
 
@@ -78,7 +80,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name == "fp32":
         return "fp32"
     if name != "auto":
-        raise ValueError(f"precision must be auto, bf16 or fp32, not {name!r}")
+        raise Refused(f"precision must be auto, bf16 or fp32, not {name!r}")
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()
         return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
@@ -143,14 +145,14 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def memory_told(device: torch.device) -> Iterator[None]:
-    """Where memory ends inside, a RuntimeError of one sentence is raised; torch's own has a paragraph."""
+    """Raises Failed, one sentence, where memory ends inside; torch's own error has a paragraph."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         other = "" if device.type == "cpu" else ", or set device to cpu"
-        raise RuntimeError(
+        raise Failed(
             f"{device} is out of memory: close what else uses it, or have less computed at the same time "
             f"(num_streams, tile){other}"
         ) from error

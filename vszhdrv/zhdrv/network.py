@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vszhdrv.errors import Refused
+
 from . import blocks
 from .blocks import Part
 
@@ -164,13 +166,13 @@ def new_network(widths: Sequence[int], head: Head, fold: int, seed: int) -> UNet
 def network_of(weights: Mapping[str, Tensor], widths: Sequence[int], head: Head, fold: int) -> UNet:
     """A network with the given weights.
 
-    Raises ValueError where the weights belong to another architecture.
+    Raises Refused where the weights belong to another architecture.
     """
     network = new_network(widths, head, fold, seed=0)  # only so as not to draw from the process's random state
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:
-        raise ValueError(f"the weights are of another architecture than a {head} U-Net {list(widths)}") from error
+        raise Refused(f"the weights are of another architecture than a {head} U-Net {list(widths)}") from error
     return network
 
 

@@ -23,6 +23,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from vszhdrv.errors import Failed, Refused
+
 from .config import Config
 from .footage import TrainingFrames
 from .hardware import Precision
@@ -34,7 +36,7 @@ LONGEST_WAIT = timedelta(weeks=1)
 ENDED = "another process of this training has ended or can't be reached; the same command goes on from what is saved"
 
 
-class Ended(RuntimeError):
+class Ended(Failed):
     """The training can't go on without the process that has ended."""
 
 
@@ -63,24 +65,24 @@ class Team:
     def device(self, name: str) -> str:
         """The device of this process, where the user asked for `name`: a card each, or the processor.
 
-        Raises ValueError for a name that means one device, and where there are fewer cards than processes.
+        Raises Refused for a name that means one device, and where there are fewer cards than processes.
         """
         if name not in ("auto", "cuda", "cpu"):
-            raise ValueError(f"device must be auto, cuda or cpu where {self.size} processes train, not {name!r}")
+            raise Refused(f"device must be auto, cuda or cpu where {self.size} processes train, not {name!r}")
         if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
             return "cpu"
         local, here = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if local > here:
-            raise ValueError(f"--nproc-per-node must be at most the number of cards here ({here}), not {local}")
+            raise Refused(f"--nproc-per-node must be at most the number of cards here ({here}), not {local}")
         number = int(os.environ["LOCAL_RANK"])
         torch.cuda.set_device(number)
         return f"cuda:{number}"
 
     def check(self, config: Config) -> None:
-        """Raise ValueError where a step has fewer pictures than there are processes."""
+        """Raise Refused where a step has fewer pictures than there are processes."""
         pictures = config.pictures
         if self.size > pictures:
-            raise ValueError(
+            raise Refused(
                 f"--nproc-per-node must be at most {pictures} (over all nodes) with preset {config.preset}, a step of "
                 f"which has that many pictures, not {self.size}"
             )
