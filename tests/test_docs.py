@@ -21,6 +21,7 @@ PARSERS = {
     "train": arguments.train_parser(),
     "expand": arguments.expand_parser(),
     "levels": arguments.levels_parser(),
+    "still": arguments.still_parser(),
     "export": arguments.export_parser(),
 }
 
@@ -38,11 +39,12 @@ def test_readme_has_every_argument(name: str) -> None:
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(expected)
 
 
-@pytest.mark.parametrize("name", ["Mask", "Train"])
-def test_what_the_readme_says_expand_and_others_share(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "others"), [("Mask", []), ("Train", ["path:data:opt"]), ("Still", ["path:data", "frame:int:opt"])]
+)
+def test_what_the_readme_says_expand_and_others_share(name: str, others: list[str]) -> None:
     signatures = {f: getattr(vs.core.zhdrv, f).signature.split(";") for f in ("Expand", name)}
-    own = [argument for argument in signatures[name] if argument not in signatures["Expand"]]
-    assert own == ([] if name == "Mask" else ["path:data:opt"])
+    assert [argument for argument in signatures[name] if argument not in signatures["Expand"]] == others
 
 
 def test_readme_has_every_function() -> None:
@@ -62,7 +64,7 @@ def test_command_line_page_has_every_option(command: str) -> None:
     """As the sentences before its tables say: a command takes so many groups; rows may begin with commands."""
     groups = COMMAND_LINE.split("\n## Options\n")[1].split("\n## ")[0].split("\n\n| ")[1:]
     assert len(groups) == 4
-    taken = {"zhdrv INPUT": 4, "train": 3, "expand": 3, "levels": 2, "export": 1}[command]
+    taken = {"zhdrv INPUT": 4, "train": 3, "expand": 3, "levels": 2, "still": 2, "export": 1}[command]
     expected = set()
     for number, group in enumerate(groups):
         for names, about in re.findall(r"^\| (`--.+?`) \| .*?\| (.*) \|$", group, re.MULTILINE):
@@ -107,6 +109,7 @@ def test_commands_are_accepted(page: Path) -> None:
         "train": arguments.train_parser,
         "expand": arguments.expand_parser,
         "levels": arguments.levels_parser,
+        "still": arguments.still_parser,
         "export": arguments.export_parser,
         "cache": arguments.cache_parser,
     }

@@ -14,7 +14,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .errors import Failed, Refused
-    from .plugin.functions import expand, mask, train, version, write_exr
+    from .plugin.functions import expand, mask, still, train, version, write_exr
     from .plugin.learning import Event, Job, check_options, prepare
     from .zhdrv.config import Config
 
@@ -29,6 +29,7 @@ __all__ = [
     "expand",
     "mask",
     "prepare",
+    "still",
     "train",
     "version",
     "write_exr",
@@ -44,6 +45,7 @@ _MODULES = {
     "expand": ".plugin.functions",
     "mask": ".plugin.functions",
     "prepare": ".plugin.learning",
+    "still": ".plugin.functions",
     "train": ".plugin.functions",
     "version": ".plugin.functions",
     "write_exr": ".plugin.functions",

@@ -48,14 +48,19 @@ def _rgb_to_xyz(primaries: int) -> NDArray[np.float64]:
 
 
 @functools.cache
-def to_bt2020(primaries: int) -> NDArray[np.float64]:
-    """The 3x3 matrix from linear RGB with these primaries (ITU-T H.273 code; unknown: BT.709) to linear BT.2020 RGB.
+def conversion(primaries: int, target: int) -> NDArray[np.float64]:
+    """The 3x3 matrix between linear RGB of two primaries (ITU-T H.273 codes; unknown: BT.709).
 
     From the chromaticities by SMPTE RP 177, colours kept as they are: white points other than D65 are not adapted, as
-    resize does it. For BT.709 it is the matrix of Recommendation ITU-R BT.2087.
+    resize does it.
     """
-    matrix: NDArray[np.float64] = np.linalg.solve(_rgb_to_xyz(9), _rgb_to_xyz(primaries))
+    matrix: NDArray[np.float64] = np.linalg.solve(_rgb_to_xyz(target), _rgb_to_xyz(primaries))
     return matrix
+
+
+def to_bt2020(primaries: int) -> NDArray[np.float64]:
+    """`conversion` to BT.2020. For BT.709 it is the matrix of Recommendation ITU-R BT.2087."""
+    return conversion(primaries, 9)
 
 
 @functools.cache

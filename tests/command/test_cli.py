@@ -83,8 +83,11 @@ class FakeJob:
         for name in ("best", "last"):
             (folder / f"{name}.safetensors").write_text("weights")
 
+    def linear(self) -> vs.VideoNode:
+        return self.clip.resize.Point(format=vs.RGBS)
+
     def expand(self, function: Callable[..., Any] | None = None) -> vs.VideoNode:
-        linear = self.clip.resize.Point(format=vs.RGBS)
+        linear = self.linear()
 
         def brighten(planes: list[np.ndarray]) -> None:
             for plane in planes:
@@ -736,3 +739,35 @@ def test_arguments_are_checked_before_anything_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[1:] == [""], done.stderr
+
+
+# --- stills
+
+
+def test_still_writes_the_frame_that_is_asked_for(bench: Bench) -> None:
+    """The stand-in makes every pixel twice as bright."""
+    out = bench.folder / "still.exr"
+    assert cli.main(["still", bench.source, "--frame", "1", str(out), "--cache="]) == 0
+    (job,) = bench.jobs
+    with job.linear().get_frame(1) as frame:
+        expected = 2 * np.dstack([np.asarray(frame[plane]) for plane in range(3)])
+    assert np.array_equal(exr.read(out), expected.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["still.gif"], "OUT must end in .jpg or"),
+        (["--frame", "3", "still.exr"], "--frame must be from 0 to 2, not 3"),
+        (["--frame", "3", "--peak", "100", "still.exr"], "peak must be 0 or over white"),
+        (["there.exr"], "there.exr exists already: --overwrite replaces it"),
+    ],
+)
+def test_still_refuses_in_one_sentence(
+    bench: Bench, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    (bench.folder / "there.exr").write_text("")
+    *options, name = arguments
+    assert cli.main(["still", bench.source, *options, str(bench.folder / name), "--cache="]) == 2
+    assert said in capsys.readouterr().err
+    assert not any(job.learned for job in bench.jobs)

@@ -247,6 +247,19 @@ def test_frames_pass_through_writeexr_into_files(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shot.000100.exr", "shot.000102.exr"]
 
 
+def test_still_is_expands_frame(make_clip: MakeClip, network: Path, tmp_path: Path) -> None:
+    clip = make_clip()
+    for function in (core.zhdrv.Still, vszhdrv.still):
+        path = tmp_path / f"{function.__name__ if function is vszhdrv.still else 'Still'}.exr"
+        arguments = {"frame": 2, "weights": str(network), "strength": 0.5, "white": 100.0}
+        assert str(function(clip, str(path), **arguments)) == str(path)
+        with expanded(clip, weights=str(network), strength=0.5).get_frame(2) as frame:
+            expected = np.dstack([np.asarray(frame[plane]) for plane in range(3)])
+        assert np.array_equal(exr.read(path), expected.astype(np.float16).astype(np.float32))
+    assert "frame must be from 0 to" in failure(core.zhdrv.Still, clip, path=str(path), frame=99)
+    assert "path must end in .jpg" in failure(core.zhdrv.Still, clip, path=str(tmp_path / "still.gif"))
+
+
 def test_writeexr_describes_its_files_by_the_frames_it_gets(make_clip: MakeClip, tmp_path: Path) -> None:
     requests: list[int] = []
     linear = make_clip(vs.RGBS, width=33, height=47).std.SetFrameProps(_Transfer=8, _Primaries=9, _SARNum=4, _SARDen=3)

@@ -68,6 +68,12 @@ def nits_or_none(text: str) -> float:
     return value
 
 
+def frame_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a frame's number, 0 or more, not {text!r}")
+    return int(text)
+
+
 def first_and_last(text: str) -> list[int]:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
@@ -98,6 +104,7 @@ def main_parser() -> Parser:
         "EXR frames, or with --out one file that plays.",
         epilog="zhdrv train INPUT only learns, zhdrv expand INPUT --frames A-B writes a part of the frames. "
         "zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
+        "zhdrv still INPUT OUT writes one frame as a picture to share. "
         "zhdrv export INPUT ONNX writes the expansion for vs-mlrt. "
         "zhdrv cache list|show KEY|clear shows and clears the trained networks that are kept. "
         "Options may be typed with - or _.",
@@ -160,6 +167,24 @@ def expand_parser() -> Parser:
         help="only those from A to B, which is the last frame if there are fewer",
     )
     parser.set_defaults(train_only=False)
+    return parser
+
+
+def still_parser() -> Parser:
+    """zhdrv still INPUT OUT [options]."""
+    parser = Parser(
+        prog="zhdrv still",
+        description="Write one frame's expansion as a picture to share: an Ultra HDR JPEG, which any program shows and "
+        "an HDR screen shows in HDR, or AVIF, JPEG XL, 16-bit PNG or EXR. If there is no network for the clip yet, it "
+        "is trained first.",
+        epilog="Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    _learning(parser)
+    _expanding(parser, "0")
+    parser.add_argument("out", type=Path, metavar="OUT", help=".jpg, .avif, .jxl, .png or .exr file to write")
+    parser.add_argument("--frame", type=frame_number, metavar="N", default=0, help="its number, from 0 (0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
     return parser
 
 

@@ -5,6 +5,7 @@
     zhdrv train INPUT               only learn; several processes of torchrun do so together
     zhdrv expand INPUT --frames A-B only these frames, so that many processes and machines can share a clip's
     zhdrv levels INPUT              how bright the expansion gets, and what encoders want to hear about it
+    zhdrv still INPUT OUT           one frame as a picture to share, such as an Ultra HDR JPEG
     zhdrv export INPUT ONNX         the expansion as a graph that vs-mlrt runs
     zhdrv cache list|show|clear     the trained networks that are kept
 
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": (train, grammar.train_parser),
         "expand": (write_folder, grammar.expand_parser),
         "levels": (levels, grammar.levels_parser),
+        "still": (still, grammar.still_parser),
         "export": (export, grammar.export_parser),
         "cache": (cache, grammar.cache_parser),
     }
@@ -465,6 +467,27 @@ def measured(
             with suppress(OSError):  # the store has told already that it can't keep anything there
                 found.save(path, key)
     return found
+
+
+def still(arguments: argparse.Namespace) -> None:
+    """zhdrv still INPUT OUT."""
+    import vszhdrv
+    from vszhdrv import files, stills
+    from vszhdrv.command import delivery, runs
+
+    settings_of(arguments)
+    wanted = delivery.Delivery(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
+    stills.check_path("OUT", arguments.out)
+    files.check_output("OUT", arguments.out, arguments.input, stills.ENDINGS, overwrite=arguments.overwrite)
+    clip, options = opened(arguments)
+    n = arguments.frame
+    if n >= clip.num_frames:
+        raise Refused(f"--frame must be from 0 to {clip.num_frames - 1}, not {n}")
+    job = vszhdrv.prepare(clip, **options)
+    learn(job)
+    sdr, hdr = (runs.planes(node[n]) for node in (job.linear(), delivery.graded(job, wanted, measured=False)))
+    stills.write(arguments.out, stills.Still(sdr, hdr, job.colour.primaries, wanted.white))
+    say(f"done: {arguments.out}")
 
 
 def export(arguments: argparse.Namespace) -> None:

@@ -38,9 +38,9 @@ static void *in_python(const char *name) {
 /* Declares a pointer to one of Python's C functions, of its stable ABI all of them. Objects are void * here. */
 #define PYTHON(result, name, ...) result (*name)(__VA_ARGS__) = (result (*)(__VA_ARGS__))in_python(#name)
 
-/* What Expand, Mask and Train have in common: how to see the clip, and how to learn from it. */
+/* What Expand, Mask, Train and Still have in common: how to see the clip, and how to learn from it. */
 #define LEARNING                                                                                                       \
-    "clip:vnode;preset:data:opt;n_exp_down:int:opt;n_exp_up:int:opt;epochs:int:opt;lr:float:opt;alpha:float:opt;"      \
+    "preset:data:opt;n_exp_down:int:opt;n_exp_up:int:opt;epochs:int:opt;lr:float:opt;alpha:float:opt;"      \
     "seed:int:opt;device:data:opt;still:int:opt;matrix_in:data:opt;transfer_in:data:opt;range_in:data:opt;"            \
     "cache:data:opt;precision:data:opt;train_range:int[]:opt;"
 
@@ -53,9 +53,14 @@ static void *in_python(const char *name) {
 static const struct function {
     const char *name, *arguments, *result;
 } functions[] = {
-    {"Expand", LEARNING EXPANDING, "clip:vnode;"},
-    {"Mask", LEARNING EXPANDING, "clip:vnode;"},
-    {"Train", LEARNING "path:data:opt;", "path:data;"},
+    {"Expand", "clip:vnode;" LEARNING EXPANDING, "clip:vnode;"},
+    {"Mask", "clip:vnode;" LEARNING EXPANDING, "clip:vnode;"},
+    {"Train", "clip:vnode;" LEARNING "path:data:opt;", "path:data;"},
+    {"Still",
+     "clip:vnode;path:data;frame:int:opt;" LEARNING
+     "weights:data:opt;train:int:opt;strength:float:opt;peak:float:opt;white:float:opt;tile:int[]:opt;"
+     "tile_pad:int:opt;",
+     "path:data;"},
     {"WriteEXR",
      "clip:vnode;filename:data;compression:data:opt;half:int:opt;first:int:opt;overwrite:int:opt;white:float:opt;",
      "clip:vnode;"},

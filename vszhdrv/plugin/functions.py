@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import vapoursynth as vs
+from numpy.typing import NDArray
 
 import vszhdrv
-from vszhdrv import exr, light
+from vszhdrv import exr, light, stills
 from vszhdrv.errors import Refused
 from vszhdrv.files import check_target
 from vszhdrv.progress import Meters, duration
@@ -127,6 +128,53 @@ def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
         raise Refused("path must name a file to write the weights to where the cache is off, not be empty")
     follow(job.learn())
     return job.write_weights(target if path else None)
+
+
+def still(
+    clip: vs.VideoNode,
+    path: str,
+    *,
+    frame: int = 0,
+    strength: float = 1.0,
+    peak: float = 0.0,
+    white: float = exr.SDR_WHITE_NITS,
+    **learning: Any,
+) -> Path:
+    """One frame's expansion as a picture to share: core.zhdrv.Still.
+
+    Args:
+        clip: as for `expand`.
+        path: a file that ends in .jpg (Ultra HDR), .avif, .jxl, .png or .exr; what is there is replaced.
+        frame: its number in the clip, from 0.
+        strength, peak, white: as for `expand`.
+        learning: the arguments of `prepare`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        Refused, Failed: as `expand`; or the clip has no such frame, or `path` ends otherwise.
+        OSError: the picture can't be written.
+    """
+    light.check_look(strength, peak, white)
+    target = Path(path).expanduser()
+    stills.check_path("path", target)
+    if not 0 <= frame < clip.num_frames:
+        raise Refused(f"frame must be from 0 to {clip.num_frames - 1}, not {frame}")
+    job = _prepared(clip, "call", learning)
+
+    def compute(expander: Expander, planes: frames.Planes) -> frames.Computed:
+        return light.looked(expander.expand_in_place, planes, strength, peak, white)
+
+    before, after = (pixels_of(node, frame) for node in (job.linear(), job.expand(compute)))
+    stills.write(target, stills.Still(before, after, job.colour.primaries, white))
+    return target
+
+
+def pixels_of(clip: vs.VideoNode, n: int) -> NDArray[np.float32]:
+    """Frame `n` of an RGBS clip as (height, width, 3)."""
+    with clip.get_frame(n) as frame:
+        return np.dstack([np.asarray(frame[plane]) for plane in range(3)])
 
 
 def write_exr(

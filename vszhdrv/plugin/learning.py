@@ -410,6 +410,10 @@ class Job:
         grey = self.clip.format.color_family == vs.GRAY
         return expanding.expander(self.trained.weights(), self.trained.metadata, self.config, self.computing, grey=grey)
 
+    def linear(self) -> vs.VideoNode:
+        """The clip itself in linear light, as its expansion is: RGBS, 1.0 = SDR white, its own primaries."""
+        return frames.to_linear(self.clip, self.colour)
+
     def expand(
         self, function: expanding.Function | None = None, *, planes: int = 3, follow: Follow | None = None
     ) -> vs.VideoNode:
@@ -418,7 +422,7 @@ class Job:
         As `expanding.expanded`. With `follow`, what was not learned yet is learned when the first frame is requested:
         it gets the events of `learn`, and iterates to the end.
         """
-        linear = frames.to_linear(self.clip, self.colour)
+        linear = self.linear()
         if follow is not None and self.trained is None:
             linear = lazy.after(linear, lambda: self._learn_by_requests(follow))
         return expanding.expanded(linear, self.expander, self.config, self.computing, function, planes=planes)
