@@ -7,12 +7,11 @@ all. Arrays in, files out; neither VapourSynth nor torch, and OpenEXR itself is 
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import io
 import math
 import os
 import re
-import secrets
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv.errors import Refused
-from vszhdrv.files import PART, check_utf8, put_in_place, sweep
+from vszhdrv.files import Damaged, check_utf8, opened, parsing, replacing, sweep, unwritable_told
 from vszhdrv.version import __version__
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
@@ -55,7 +54,7 @@ SDR_WHITE_NITS: Final = 203.0  # Report ITU-R BT.2408, HDR reference white
 
 ROUNDING: Final = Fraction(1, 1000)  # seconds: Matroska and others round the times of frames to milliseconds
 
-_STALE_SECONDS: Final = 600.0  # no frame takes ten minutes to write: such a temporary's writer was killed
+HEADER_BYTES: Final = 2**18  # no header is as long, with a thumbnail even
 _NUMBER_FIELD: Final = re.compile(r"%(?:0(?P<width>[1-9]\d?))?d|(?P<hashes>#+)")
 
 
@@ -212,17 +211,10 @@ def write(
     stored = [np.ascontiguousarray(plane, dtype=np.float16 if header.half else np.float32) for plane in finite]
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
-    try:
+    with unwritable_told(path), replacing(path, flush=False) as part:
         _write_file(part, dict(zip("RGB", stored, strict=True)), _attributes(header, frame))
         if not is_valid(part, width, height):  # OpenEXR hears of a full disk, but not while it closes a file
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        put_in_place(part, path)
-    except RuntimeError as error:
-        raise OSError(f"{path} could not be written: {str(error).replace(str(part), str(path))}") from error
-    finally:
-        with contextlib.suppress(OSError):  # why it could not be written says more
-            part.unlink(missing_ok=True)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return Outcome(written=True, clamped=clamped, invalid=invalid)
 
 
@@ -263,7 +255,10 @@ def _attributes(header: Header, frame: int) -> dict[str, Any]:
 def _write_file(path: Path, channels: dict[str, NDArray[Any]], attributes: dict[str, Any]) -> None:
     import OpenEXR
 
-    OpenEXR.File(attributes, channels).write(str(path))
+    try:
+        OpenEXR.File(attributes, channels).write(str(path))
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def is_valid(path: Path, width: int, height: int) -> bool:
@@ -276,35 +271,43 @@ def is_valid(path: Path, width: int, height: int) -> bool:
     """
     if not path.exists():
         return False
-    with path.open("rb") as file:
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = io.BytesIO(file.read(HEADER_BYTES + 8 * height))
         try:
-            return _holds(file, width, height, path.stat().st_size)
-        except (struct.error, KeyError):  # ends within its header, or has no data window
+            with parsing(str(path)):
+                first, last = _first_and_last_block(start, width, height)
+        except Damaged:
             return False
+        if not first <= last <= size - 8:
+            return False
+        file.seek(last)
+        _, length = _unpack(file, "<ii")  # its first line, its packed length
+        return last + 8 + length == size
 
 
-def _holds(file: BinaryIO, width: int, height: int, size: int) -> bool:
+def _first_and_last_block(file: BinaryIO, width: int, height: int) -> tuple[int, int]:
+    """Where the first and the last block begin, by the table. Raises anything where the header is no header of ours."""
     magic, version = _unpack(file, "<II")
     long_names = 0x400  # the one flag that a single-part scanline file may carry
     if magic != 20000630 or version & ~long_names != 2:
-        return False
+        raise ValueError("another kind of file")
     attributes: dict[bytes, bytes] = {}
     while name := _name(file):
         _name(file)  # the type
         attributes[name] = file.read(*_unpack(file, "<i"))
     left, top, right, bottom = struct.unpack("<4i", attributes[b"dataWindow"])
     if (right - left + 1, bottom - top + 1) != (width, height):
-        return False
+        raise ValueError("another size")
     table = file.tell()
     (first,) = _unpack(file, "<Q")  # the blocks start where the table ends, which gives its length
     blocks = (first - table) // 8
-    if not 1 <= blocks <= height or first >= size:
-        return False
+    if not 1 <= blocks <= height:
+        raise ValueError("no table of blocks")
     offsets = (first, *_unpack(file, f"<{blocks - 1}Q"))
-    last = max(offsets)
-    file.seek(last)
-    _, length = _unpack(file, "<ii")  # its first line, its packed length
-    return min(offsets) == first and last + 8 + length == size
+    if min(offsets) != first:
+        raise ValueError("a block before the first")
+    return first, max(offsets)
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
@@ -345,7 +348,7 @@ class Sequence:
         self._path_of = parse_filename(pattern)
         self._counted: set[int] = set()
         self._lock = threading.Lock()
-        sweep(self.path(0).parent, f".*{PART}", _STALE_SECONDS)
+        sweep(self.path(0).parent, ".exr.")
 
     def path(self, frame: int) -> Path:
         """Where frame `frame` of the clip, counted from 0, goes."""

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from vszhdrv.errors import Refused
 from vszhdrv.exr import CHROMATICITIES, SDR_WHITE_NITS, chromaticities
-from vszhdrv.files import write_whole
+from vszhdrv.files import Damaged, parsing, read_whole, write_whole
 
 PQ_MAX_NITS: Final = 10_000.0  # SMPTE ST 2084
 BLACK_NITS: Final = 0.1  # BT.1886 reaches it at 8-bit code 25: above a bar's coding noise, below any picture's shadows
 BLACK: Final = 2.0**-20  # linear light below this counts as this where stops are taken: black has none
 LIT_SHARE: Final = 0.01  # a row or column belongs to the picture when more than this share of it is above black
+MOST_BYTES: Final = 2**27  # no file of light levels is larger: these are of three million frames
 MASTERING_BLACK_NITS: Final = 0.0001  # the smallest step of ST 2086: nothing here lifts black
 
 
@@ -260,22 +261,23 @@ class ClipLight:
         size = np.array([self.width, self.height])
         np.savez_compressed(content, key=np.array(key), size=size, nits=self._nits, lit=self._lit)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content.getbuffer())
+        write_whole(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path, key: str) -> "ClipLight | None":
         """What `save` wrote under this key, or None: no such file, another key, or not readable. It is a cache, and
         measuring again mends it."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                if str(stored["key"]) != key:
+            content = io.BytesIO(read_whole(path, MOST_BYTES))
+            with parsing(str(path)), np.load(content, allow_pickle=False) as stored:
+                if sum(member.file_size for member in stored.zip.infolist()) > MOST_BYTES or str(stored["key"]) != key:
                     return None
                 width, height = stored["size"].tolist()
                 light = cls(len(stored["nits"]), width, height)
                 light._nits[:] = stored["nits"]
                 light._lit[:] = stored["lit"]
                 return light
-        except Exception:  # a damaged byte makes zipfile, zlib, tokenize and NumPy raise what they like
+        except (OSError, MemoryError, Damaged):
             return None
 
 

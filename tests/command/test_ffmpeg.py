@@ -350,7 +350,7 @@ def test_large_frames_have_the_level_of_their_rate(tmp_path: Path, durations: li
 
 def test_what_killed_encoders_left_is_removed_when_it_is_old(tmp_path: Path, programs: Callable[[str], Path]) -> None:
     programs("data = sys.stdin.buffer.read(); open(sys.argv[-1], 'wb').write(data)")
-    old, new = (tmp_path / f".{name}{files.PART}.mkv" for name in ("old", "new"))
+    old, new = (tmp_path / f".{name}.mkv.0123abcd{files.PART}" for name in ("old", "new"))
     for part in (old, new):
         part.touch()
     os.utime(old, (0, 0))

@@ -70,8 +70,9 @@ def test_two_processes_leave_what_one_leaves(folder: Path) -> None:
     assert one.name == two.name  # the same key
     assert losses(two) == pytest.approx(losses(one), rel=1e-3)
     assert stored(folder / "two") == ["last.safetensors", "safetensors"]
-    weights, metadata = weight_files.read_weights(two / "ckpt" / "best.safetensors")
-    expected, _ = weight_files.read_weights(one / "ckpt" / "best.safetensors")
+    found = weight_files.read(two / "ckpt" / "best.safetensors")
+    weights, metadata = found.tensors(), found.metadata
+    expected = weight_files.read(one / "ckpt" / "best.safetensors").tensors()
     for name, tensor in weights.items():
         torch.testing.assert_close(tensor, expected[name], rtol=0.02, atol=5e-3)
     assert metadata["processes"] == "2"

@@ -148,7 +148,8 @@ def test_the_papers_preset_from_end_to_end(make_clip: MakeClip, own_cache: Path)
     result = pixels(out, 1)
     assert np.isfinite(result).all() and (result >= linear(clip, 1)).all()
     (stored,) = (path for path in own_cache.rglob("*.safetensors") if ".last." not in path.name)
-    weights, metadata = weight_files.read_weights(stored)
+    found = weight_files.read(stored)
+    weights, metadata = found.tensors(), found.metadata
     assert metadata["preset"] == "paper"
     assert sum(tensor.numel() for tensor in weights.values()) == 3_542_342
     # steps of the expansion are no matter of training: found, not trained again

@@ -118,7 +118,8 @@ def test_what_was_learned_is_found_again_and_costs_nothing(make_clip: MakeClip, 
     learned(first)
     assert learned(second) == []
     assert second.look_up()
-    assert second.trained is not None and second.trained.path == own_cache / "networks" / f"{first.key}.safetensors"
+    assert second.trained is not None and second.trained.file is not None
+    assert second.trained.file.path == own_cache / "networks" / f"{first.key}.safetensors"
     assert same(weights(first), weights(second))
     last = second.trained.last_weights()
     assert last is not None and last.keys() == weights(second).keys()
@@ -140,10 +141,10 @@ def test_a_network_whose_room_the_store_needs_is_used_all_the_same(
 def test_without_a_store_the_network_is_the_jobs_own(make_clip: MakeClip, own_cache: Path, tmp_path: Path) -> None:
     job = job_of(make_clip(), cache="")
     learned(job)
-    assert job.trained is not None and job.trained.path is None
+    assert job.trained is not None and job.trained.file is None
     assert list(own_cache.rglob("*")) == []
     path = job.write_weights(tmp_path / "own.safetensors")
-    assert same(weight_files.read_weights(path)[0], weights(job))
+    assert same(weight_files.read(path).tensors(), weights(job))
     with pytest.raises(OSError, match="name a file with path"):
         job.write_weights(None)
 
@@ -381,7 +382,7 @@ def test_a_run_folder_gets_best_and_last(make_clip: MakeClip, tmp_path: Path) ->
     learned(job)
     job.save_weights(tmp_path / "ckpt")
     assert sorted(path.name for path in (tmp_path / "ckpt").iterdir()) == ["best.safetensors", "last.safetensors"]
-    assert same(weight_files.read_weights(tmp_path / "ckpt" / "best.safetensors")[0], weights(job))
+    assert same(weight_files.read(tmp_path / "ckpt" / "best.safetensors").tensors(), weights(job))
 
 
 def test_training_off_and_nothing_there(make_clip: MakeClip) -> None:

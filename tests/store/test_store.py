@@ -44,9 +44,9 @@ class Cache:
 
     def train(self, key: str = KEY, values: int = 3) -> Path:
         with self.open().training(key, never) as slot:
-            path = slot.finish({"w": torch.ones(values)}, LAST, {"clip": key})
-        assert path is not None
-        return path
+            stored = slot.finish({"w": torch.ones(values)}, LAST, {"clip": key})
+        assert stored is not None
+        return stored.path
 
     def names(self) -> list[str]:
         """Files that matter, by their names after the key."""
@@ -221,14 +221,15 @@ def test_a_key_is_the_same_in_every_version() -> None:
 def test_a_network_is_found_again(cache: Cache) -> None:
     assert cache.open().find(KEY) is None
     path = cache.train()
-    assert path == cache.open().find(KEY) == cache.networks / f"{KEY}.safetensors"
+    found = cache.open().find(KEY)
+    assert found is not None and path == found.path == cache.networks / f"{KEY}.safetensors"
     assert cache.open().find(OTHER) is None
-    tensors, metadata = weight_files.read_weights(path)
+    tensors, metadata = found.tensors(), found.metadata
     assert torch.equal(tensors["w"], BEST["w"]) and metadata["clip"] == KEY
     last = cache.open().find_last(KEY)
-    assert last is not None and torch.equal(weight_files.read_weights(last)[0]["w"], LAST["w"])
+    assert last is not None and torch.equal(last.tensors()["w"], LAST["w"])
     with cache.open().training(KEY, never) as slot:
-        assert slot.found == path
+        assert slot.found == found
     assert cache.warnings == []
     assert cache.names() == ["last.safetensors", "safetensors"]
 
@@ -237,7 +238,7 @@ def test_finding_loads_neither_torch_nor_vapoursynth_nor_filelock(cache: Cache) 
     cache.train()
     code = (
         "import sys; from pathlib import Path; from vszhdrv.store.store import Store, folder; folder(None); "
-        "found = Store(Path(sys.argv[1]), print); print(found.find(sys.argv[2]), len(found.entries())); "
+        "found = Store(Path(sys.argv[1]), print); print(found.find(sys.argv[2]).path, len(found.entries())); "
         "print([name for name in ('torch', 'vapoursynth', 'filelock') if name in sys.modules])"
     )
     run = [sys.executable, "-c", code, str(cache.folder), KEY]
@@ -340,8 +341,9 @@ def test_a_damaged_network_is_set_aside_and_trained_again(cache: Cache, damage: 
     assert (cache.networks / f"{KEY}.damaged.safetensors").read_bytes() == damaged and not path.exists()
     with cache.open().training(KEY, never) as slot:
         assert slot.found is None
-        assert slot.finish(BEST, LAST, {}) == path
-    assert cache.open().find(KEY) == path and len(cache.warnings) == 1
+        stored = slot.finish(BEST, LAST, {})
+    assert stored is not None and stored.path == path
+    assert cache.open().find(KEY) == stored and len(cache.warnings) == 1
 
 
 def test_a_damaged_network_is_noticed_by_who_holds_the_lock(cache: Cache) -> None:
@@ -385,7 +387,7 @@ def test_processes_exclude_each_other_and_all_but_one_find_the_network(
 def test_a_killed_trainer_leaves_no_lock_and_a_killed_waiter_no_trace(
     cache: Cache, start: Callable[..., Other]
 ) -> None:
-    trainer = start(KEY, f"{KEY}.state.12345678.tmp")
+    trainer = start(KEY, f".{KEY}.state.12345678.vszhdrv-part")
     assert trainer.line() == "training"
     heir, victim, interrupted = start(), start(), start()
     assert [other.line() for other in (heir, victim, interrupted)] == ["waiting"] * 3
@@ -496,11 +498,11 @@ def test_a_file_system_without_locks_is_refused(cache: Cache, monkeypatch: pytes
 
 
 def test_temporaries_are_swept_unless_their_writer_lives(cache: Cache, start: Callable[..., Other]) -> None:
-    living = start(OTHER, f"{OTHER}.state.00000001.tmp")
+    living = start(OTHER, f".{OTHER}.state.00000001.vszhdrv-part")
     assert living.line() == "training"
     dead, done, mine = "c" * 32, "d" * 32, KEY
     cache.train(done)
-    for name in (f"{dead}.safetensors.2.tmp", f"{mine}.last.safetensors.3.tmp", f"{done}.state"):
+    for name in (f"{dead}.safetensors.2.tmp", f".{mine}.last.safetensors.3.vszhdrv-part", f"{done}.state"):
         (cache.networks / name).write_bytes(b"left")
     (cache.networks / f"{dead}.state").write_bytes(b"an unfinished training")
     (cache.networks / "notes.txt").write_bytes(b"somebody's")
@@ -509,7 +511,7 @@ def test_temporaries_are_swept_unless_their_writer_lives(cache: Cache, start: Ca
     left = sorted(path.name for path in cache.networks.iterdir() if path.suffix != ".lock")
     assert left == sorted(
         [
-            f"{OTHER}.state.00000001.tmp",
+            f".{OTHER}.state.00000001.vszhdrv-part",
             f"{dead}.state",
             f"{done}.last.safetensors",
             f"{done}.safetensors",

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from vszhdrv import files
+from vszhdrv.files import Damaged
 from vszhdrv.store import weight_files
 
 METADATA = {"clip": "0123abcd", "settings": '{"steps": 3}', "loss": "0.25", "näme": "ω"}
@@ -48,13 +49,14 @@ def refuse(monkeypatch: pytest.MonkeyPatch, function: str, number: int) -> None:
 
 
 def test_weights_come_back_bit_for_bit(weights: Path) -> None:
-    read, metadata = weight_files.read_weights(weights)
+    found = weight_files.read(weights)
+    read, metadata = found.tensors(), found.metadata
     for name, tensor in tensors().items():
         assert read[name].dtype == tensor.dtype
         assert torch.equal(read[name], tensor.detach()), name
     assert read.keys() == tensors().keys()
     assert METADATA.items() <= metadata.items()
-    assert metadata == weight_files.read_metadata(weights) == weight_files.verify(weights)
+    assert metadata == weight_files.read_metadata(weights)
 
 
 def test_any_safetensors_reader_reads_them(weights: Path, tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_any_safetensors_reader_reads_them(weights: Path, tmp_path: Path) -> Non
 def test_the_header_is_read_without_torch(weights: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from vszhdrv.store import weight_files; "
-        "print(weight_files.verify(Path(sys.argv[1]))['loss'], 'torch' in sys.modules)"
+        "print(weight_files.read(Path(sys.argv[1])).metadata['loss'], 'torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(weights)], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["0.25", "False"]
@@ -76,7 +78,7 @@ def test_the_header_is_read_without_torch(weights: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 4, 8, 60, -100, -1])
 def test_weights_cut_short_are_refused(weights: Path, keep: int) -> None:
     weights.write_bytes(weights.read_bytes()[:keep])
-    for read in (weight_files.read_metadata, weight_files.verify, weight_files.read_weights):
+    for read in (weight_files.read_metadata, weight_files.read):
         with pytest.raises(ValueError, match=r"net\.safetensors is not a whole safetensors file"):
             read(weights)
 
@@ -91,9 +93,8 @@ def test_one_changed_bit_of_the_weights_is_seen(weights: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-3] ^= 1
     weights.write_bytes(content)
-    for read in (weight_files.verify, weight_files.read_weights):
-        with pytest.raises(ValueError, match=r"net\.safetensors is damaged: .*checksum"):
-            read(weights)
+    with pytest.raises(Damaged, match=r"net\.safetensors is damaged: .*checksum"):
+        weight_files.read(weights)
 
 
 def test_weights_of_another_version_are_refused_but_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +103,8 @@ def test_weights_of_another_version_are_refused_but_described(tmp_path: Path, mo
         patch.setattr(weight_files, "FORMAT", weight_files.FORMAT + 1)
         weight_files.write_weights(path, tensors(), METADATA)
     assert weight_files.read_metadata(path)["loss"] == "0.25"
-    for read in (weight_files.verify, weight_files.read_weights):
-        with pytest.raises(ValueError, match=r"holds weights of format 2, this version .* reads format 1"):
-            read(path)
+    with pytest.raises(Damaged, match=r"holds weights of format 3, this version .* reads formats 1 to 2"):
+        weight_files.read(path)
 
 
 def test_a_pickle_is_refused_in_a_sentence_of_its_own(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_pickle_is_refused_in_a_sentence_of_its_own(tmp_path: Path) -> None:
     for zipped in (True, False):
         torch.save(tensors(), path, _use_new_zipfile_serialization=zipped)
         with pytest.raises(ValueError, match=r"model\.pth is a pickle .*only safetensors weights"):
-            weight_files.read_weights(path)
+            weight_files.read(path)
 
 
 def test_weights_of_another_program_are_refused(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_weights_of_another_program_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:
-    for read in (weight_files.read_metadata, weight_files.verify, weight_files.read_weights, weight_files.read_state):
+    for read in (weight_files.read_metadata, weight_files.read, weight_files.read_state):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "none")
 
@@ -264,7 +264,7 @@ class Harmful:
 
 def test_state_cannot_run_code(tmp_path: Path) -> None:
     path = tmp_path / "net.state"
-    torch.save({"format": weight_files.FORMAT, "state": Harmful(tmp_path / "harm")}, path)
+    torch.save({"format": weight_files.STATE_FORMAT, "state": Harmful(tmp_path / "harm")}, path)
     with pytest.raises(ValueError, match="not a whole training state"):
         weight_files.read_state(path)
     assert not (tmp_path / "harm").exists()
@@ -276,7 +276,7 @@ def test_other_state_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValueError, match="not a whole training state"):
         weight_files.read_state(path)
     with monkeypatch.context() as patch:
-        patch.setattr(weight_files, "FORMAT", 9)
+        patch.setattr(weight_files, "STATE_FORMAT", 9)
         weight_files.write_state(path, {})
     with pytest.raises(ValueError, match="training state of format 9"):
         weight_files.read_state(path)

@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -237,6 +237,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     }
     identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **what}
     run = runs.run_folder(folder, name, job.config, identity)
+    run.sweep()
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
 
     if arguments.already_trained:
@@ -316,7 +317,7 @@ def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
         return
     assert job.trained is not None
     note(run.write_log, json.loads(job.trained.metadata["log"]))
-    if epochs or run.trained is None:  # else another process may be reading what is there
+    if epochs or not run.complete:  # else another process may be reading what is there
         job.save_weights(run.checkpoints)
 
 
@@ -464,8 +465,10 @@ def measured(
                 meters.show("measuring", done, total)
     finally:  # also what an interrupted run has measured
         if path:
-            with suppress(OSError):  # the store has told already that it can't keep anything there
+            try:
                 found.save(path, key)
+            except OSError as error:
+                say(f"the light levels are not kept: {error}")
     return found
 
 

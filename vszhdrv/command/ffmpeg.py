@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from vszhdrv import light
 from vszhdrv.errors import Failed, Refused
 from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction
-from vszhdrv.files import PART, put_in_place, sweep
+from vszhdrv.files import replacing, sweep
 
 from . import matroska
 from .delivery import Delivery, Picture, planes
@@ -239,8 +238,7 @@ def write(
     Raises Failed where ffmpeg is missing or fails, with its last lines. The target is there whole or not at all.
     """
     programs = find_programs()
-    sweep(target.parent, f".*{PART}{target.suffix}", older_than=STALE_SECONDS)
-    part = target.with_name(f".{secrets.token_hex(8)}{PART}{target.suffix}")
+    sweep(target.parent, f"{target.suffix}.", older_than=STALE_SECONDS)
     mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, wanted.peak)
     times = content.timing
     transfer = 18 if wanted.hlg else 16
@@ -264,12 +262,8 @@ def write(
     command += ["-enc_time_base", f"{unit.numerator}:{unit.denominator}", *container(target)]
     if target.suffix.lower() == ".mp4":
         command += ["-movflags", "+faststart"]  # players on the web begin before they have all of it
-    try:
+    with replacing(target) as part:
         yield from feed([*command, str(part.absolute())], clip, held, track, times)
-        put_in_place(part, target)
-    finally:
-        with suppress(OSError):  # what ffmpeg says of the folder says more
-            part.unlink(missing_ok=True)
 
 
 def container(target: Path) -> list[str]:

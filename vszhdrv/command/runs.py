@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv.exr import Sequence, is_valid
-from vszhdrv.files import write_whole
+from vszhdrv.files import sweep, write_whole
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -92,6 +92,16 @@ class Run:
         """The best weights of an earlier run, if there are any."""
         best = self.checkpoints / "best.safetensors"
         return best if best.is_file() else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether an earlier run has left both of its weights files."""
+        return self.trained is not None and (self.checkpoints / "last.safetensors").is_file()
+
+    def sweep(self) -> None:
+        """Remove what killed runs have left unfinished in this folder; of frames, their sequence does it."""
+        for folder in (self.folder, self.checkpoints, self.pictures):
+            sweep(folder)
 
     @property
     def frame_pattern(self) -> Path:
@@ -252,9 +262,9 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, 
 def write_png(path: Path, picture: Image) -> None:
     content = io.BytesIO()
     picture.save(content, "png")
-    _write_whole(path, content.getbuffer())
+    _write_whole(path, content.getvalue())
 
 
-def _write_whole(path: Path, content: bytes | memoryview) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)

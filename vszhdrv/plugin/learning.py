@@ -26,6 +26,7 @@ from vszhdrv.store import weight_files
 from vszhdrv.store.store import Slot, Store
 from vszhdrv.store.store import folder as store_folder
 from vszhdrv.store.store import key as store_key
+from vszhdrv.store.weight_files import WeightFile
 from vszhdrv.zhdrv.config import RECIPE, Config
 
 from . import expanding, frames, lazy, material
@@ -72,25 +73,19 @@ class Trained:
     """A trained network: a file and its content, or the weights themselves where no store keeps them."""
 
     metadata: Mapping[str, str]
-    path: Path | None = None
-    content: bytes | None = field(default=None, repr=False)
-    """Held because the store may need the file's room before a frame is requested, for this script's next network."""
-    last_path: Path | None = None
+    file: WeightFile | None = None
+    """Its content is held: the store may need the file's room before a frame is requested, for another network."""
+    last_file: WeightFile | None = None
     best: Weights | None = None
     last: Weights | None = None
 
-    @classmethod
-    def read(cls, path: Path, last_path: Path | None = None) -> Trained:
-        """The network of a file that was verified. Loads no torch."""
-        return cls(weight_files.read_metadata(path), path, path.read_bytes(), last_path)
-
     def weights(self) -> Weights:
         """The weights to expand with."""
-        return self.best if self.content is None else weight_files.tensors(self.content)  # type: ignore[return-value]
+        return self.best if self.file is None else self.file.tensors()  # type: ignore[return-value]
 
     def last_weights(self) -> Weights | None:
         """The weights after the last step, where they were kept."""
-        return self.last if self.last_path is None else weight_files.read_weights(self.last_path)[0]
+        return self.last if self.last_file is None else self.last_file.tensors()
 
 
 def check_options(
@@ -173,18 +168,19 @@ def _taught(train_range: list[int] | None, length: int, *, still: bool) -> range
 
 def _given_weights(path: Path, config: Config) -> Trained:
     """The user's own weights file. Raises Refused where it is missing, damaged, or of another architecture."""
-    if not path.is_file():
-        raise Refused(f"weights must be a file of a trained network: there is no file {path}")
     try:
-        metadata = weight_files.verify(path)
+        file = weight_files.read(path)
+    except OSError as error:
+        raise Refused(f"weights must be a file of a trained network, and {path}: {error.strerror}") from error
     except Refused as error:
         raise Refused(f"weights can't be used: {error}") from error
+    metadata = file.metadata
     if json.loads(metadata.get("network", "null")) != architecture(config):
         raise Refused(
             f"weights {path} hold another architecture than preset {config.preset!r} has for this frame size: they "
             f"were trained with preset {metadata.get('preset')!r} and are {metadata.get('network')}"
         )
-    return Trained.read(path)
+    return Trained(metadata, file)
 
 
 def _read(readings: Generator[Reading, None, TrainingFrames]) -> Generator[Event, None, TrainingFrames]:
@@ -246,7 +242,7 @@ class Job:
             "colour": vars(self.colour),
             "settings": self.config.training_settings(),
             "recipe": RECIPE,
-            "format": weight_files.FORMAT,
+            "format": 1,  # the files' first: later ones tell the same of a network
         }
 
     @property
@@ -262,18 +258,18 @@ class Job:
 
     def look_up(self) -> bool:
         """Whether a network is there: the given one, or the store's."""
-        if self.trained is None and (path := self.store.find(self.key)) is not None:
-            self._take(path)
+        if self.trained is None and (found := self.store.find(self.key)) is not None:
+            self._take(found)
         return self.trained is not None
 
-    def _take(self, path: Path) -> None:
-        self.trained = Trained.read(path, self.store.find_last(self.key))
+    def _take(self, found: WeightFile) -> None:
+        self.trained = Trained(found.metadata, found, self.store.find_last(self.key))
 
     def learn(self, team: Team | None = None) -> Generator[Event]:
         """Get the network: at once if there is one, else by training now. Iterate to the end.
 
         With a `team`, whose process 0 this is, all of its processes train. Whoever stops in between, by closing the
-        iterator or by an exception, finds the training's state in the store the next time. Raises ValueError where
+        iterator or by an exception, finds the training's state in the store the next time. Raises Refused where
         there is no network and `train` is off.
         """
         if not self._look_up_or_refuse():
@@ -371,9 +367,9 @@ class Job:
         best, last = progress.best, progress.weights
         processes = 1 if team is None else team.size
         metadata = self._metadata(progress, str(device), precision, processes, gathered)
-        path = slot.finish(best, last, metadata)
-        if path is not None:
-            self._take(path)
+        stored = slot.finish(best, last, metadata)
+        if stored is not None:
+            self._take(stored)
         else:
             self.trained = Trained(metadata, best=best, last=last)
 
@@ -436,9 +432,9 @@ class Job:
         if path is not None:
             weight_files.write_weights(path, self.trained.weights(), self.trained.metadata)
             return path
-        if self.trained.path is None:
+        if self.trained.file is None:
             raise OSError(f"the network could not be kept in {self.store.networks}: name a file with path")
-        return self.trained.path
+        return self.trained.file.path
 
     def save_weights(self, folder: Path) -> None:
         """Write best.safetensors and last.safetensors into `folder`."""

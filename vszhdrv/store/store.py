@@ -11,7 +11,7 @@ On the disk, in the folder ``networks`` of the cache::
     KEY.state                an unfinished training, to go on from
     KEY.lock                 whose holder may train; the system lets it go when its process ends, however it ends
     KEY.damaged.*            any of these that could not be read, set aside for whoever asks why
-    KEY.*.tmp                an unfinished file
+    .KEY.*.vszhdrv-part      an unfinished file (KEY.*.tmp in earlier versions)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,7 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 from vszhdrv import files
 from vszhdrv.errors import Refused
+from vszhdrv.files import Damaged
 from vszhdrv.store import weight_files
+from vszhdrv.store.weight_files import WeightFile
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -44,7 +47,10 @@ DEFAULT_SIZE = "2G"
 POLL_SECONDS = 0.1
 """How often a process that waits looks again; between looks it sleeps without the GIL and can be interrupted."""
 
-_FILE = re.compile(r"(?P<key>[^.]+)\.(?:(?:damaged\.)?(?:(?:last\.)?safetensors|state)|lock|.+\.tmp)")
+_FILE = re.compile(
+    rf"(?P<part>\.)?(?P<key>[0-9a-f]{{32}})\.(?(part).+{files.PART}|"
+    r"(?:(?:damaged\.)?(?:(?:last\.)?safetensors|state)|lock|.+\.tmp))"
+)
 """Our files in ``networks``; anything else there is somebody else's and stays."""
 
 _CANNOT_LOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -128,16 +134,18 @@ class Store:
     def __init__(self, cache: Path | None, warn: Callable[[str], None]) -> None:
         self.networks = None if cache is None else cache / "networks"
         self._warn = warn
+        self._warned: set[str] = set()
         self._limit = size_limit()
 
-    def find(self, key: str) -> Path | None:
-        """The weights of a network, verified and marked as used now. Loads no torch.
+    def find(self, key: str) -> WeightFile | None:
+        """The weights of a network, read whole and marked as used now. Loads no torch.
 
-        A file that is damaged, or of another version, is set aside with a warning, and not found.
+        A file that is damaged, or of another version, is set aside with a warning, and not found; one that may not be
+        read is not found either, with a warning.
         """
         return None if self.networks is None else self._find(_weights(self.networks, key))
 
-    def find_last(self, key: str) -> Path | None:
+    def find_last(self, key: str) -> WeightFile | None:
         """`find` for the weights of the last step instead of the best."""
         return None if self.networks is None else self._find(_last_weights(self.networks, key))
 
@@ -170,8 +178,8 @@ class Store:
             return []
         entries = []
         for key, paths in _files(self.networks).items():
-            with suppress(FileNotFoundError):  # cleared by somebody else just now
-                stats = [path.stat() for path in paths if path.suffix not in (".lock", files.TEMPORARY)]
+            with suppress(OSError):  # cleared by somebody else just now
+                stats = [path.stat() for path in paths if path.suffix != ".lock" and not _unfinished(path)]
                 if stats:
                     path = _weights(self.networks, key)
                     metadata = _metadata(path)
@@ -241,37 +249,50 @@ class Store:
             waiting()
             time.sleep(POLL_SECONDS)
 
-    def _find(self, path: Path) -> Path | None:
+    def _find(self, path: Path) -> WeightFile | None:
         try:
             return _intact(path)
-        except Refused as error:
+        except Damaged as error:
             try:
                 # Whoever holds the lock may be replacing this very file.
                 with _if_free(path.parent, _key(path)) as free:
                     return self._intact_or_set_aside(path) if free else None
             except OSError:  # a read-only folder
-                self._warn(f"{error}; it is not used")
-                return None
+                self._warn_once(f"{error}; it is not used")
+        except OSError as error:
+            self._warn_once(f"{path} can't be read ({error.strerror}); it is not used")
+        return None
 
-    def _intact_or_set_aside(self, path: Path) -> Path | None:
+    def _intact_or_set_aside(self, path: Path) -> WeightFile | None:
         """With the lock held: `path` if it can be used."""
         try:
             return _intact(path)
-        except Refused as error:
+        except Damaged as error:
             self._set_aside(path, error)
-            return None
+        except OSError as error:
+            self._warn_once(f"{path} can't be read ({error.strerror}); it is not used")
+        return None
 
-    def _set_aside(self, path: Path, error: Refused) -> None:
+    def _set_aside(self, path: Path, error: Damaged) -> None:
         """With the lock held: take a damaged file out of the way; an earlier one of the same name is replaced."""
         key, kind = path.name.split(".", 1)
         aside = path.with_name(f"{key}.damaged.{kind}")
-        files.put_in_place(path, aside)
-        self._warn(f"{error}; it is set aside as {aside.name}")
+        try:
+            files.put_in_place(path, aside)
+        except OSError:  # another user's, in a folder that lets each user move their own
+            self._warn_once(f"{error}; it is not used")
+        else:
+            self._warn(f"{error}; it is set aside as {aside.name}")
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warn(text)
 
     def _sweep(self, networks: Path, own: str) -> None:
         """With the lock of `own` held: remove what killed trainers left, of any key that nobody holds."""
         for key, paths in _files(networks).items():
-            left = [path for path in paths if path.suffix == files.TEMPORARY]
+            left = [path for path in paths if _unfinished(path)]
             if _weights(networks, key) in paths and _state(networks, key) in paths:
                 left.append(_state(networks, key))  # killed between its last two deeds
             with suppress(OSError):  # swept by somebody else, or another user's
@@ -300,15 +321,15 @@ class Store:
 class Slot:
     """The right to train one network, as `Store.training` hands it out.
 
-    `found` is the network's file if it is there already, because somebody else finished it meanwhile: nothing is left
+    `found` is the network if it is there already, because somebody else finished it meanwhile: nothing is left
     to train. Where the store can't be written, or is off, a slot keeps nothing: `state` and `finish` return None.
     """
 
-    found: Path | None
+    found: WeightFile | None
     _networks: Path | None
     _key: str
     _store: Store
-    _warned: bool = False
+    _told: bool = False
 
     def state(self) -> dict[str, Any] | None:
         """What was last given to `save_state`, by this or an earlier process, if the training was not finished."""
@@ -318,10 +339,12 @@ class Slot:
         try:
             return weight_files.read_state(path)
         except FileNotFoundError:
-            return None
-        except Refused as error:
+            pass
+        except Damaged as error:
             self._store._set_aside(path, error)
-            return None
+        except OSError as error:
+            self._store._warn_once(f"{path} can't be read ({error.strerror}); training begins anew")
+        return None
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Keep `state`, in place of the one before. If that fails: one warning, and training can go on."""
@@ -330,36 +353,37 @@ class Slot:
         try:
             weight_files.write_state(_state(self._networks, self._key), state)
         except OSError as error:
-            if not self._warned:
+            if not self._told:
                 self._store._warn(f"{error}; training goes on, but could not be resumed if it were stopped")
-            self._warned = True
+            self._told = True
 
     def finish(
         self, best: Mapping[str, Tensor], last: Mapping[str, Tensor], metadata: Mapping[str, str]
-    ) -> Path | None:
+    ) -> WeightFile | None:
         """Store the trained network, drop the training's state, and keep the store under its size limit.
 
-        `best` are the weights to expand with, `last` those of the last step. Returns the weights' path; or None, after
-        a warning that names the folder, if they can't be stored: use them for this run. The state stays in that case,
-        so that another run has little left to do.
+        `best` are the weights to expand with, `last` those of the last step. Returns the best as they are stored; or
+        None, after a warning that names the folder, if they can't be: use them for this run. The state stays in that
+        case, so that another run has little left to do.
         """
         if self._networks is None:
             return None
         main, other = _weights(self._networks, self._key), _last_weights(self._networks, self._key)
         try:
             weight_files.write_weights(other, last, metadata)
-            weight_files.write_weights(main, best, metadata)  # comes last: where it is, everything is
+            stored = weight_files.write_weights(main, best, metadata)  # comes last: where it is, everything is
         except OSError as error:
             with suppress(OSError):
                 other.unlink(missing_ok=True)
             self._store._warn(f"{error}; the trained network is used for this run only")
             return None
-        try:
+        with suppress(OSError):  # a folder of this name; another user's
             _state(self._networks, self._key).unlink(missing_ok=True)
+        try:
             self._store.evict(self._store._limit)
         except OSError as error:
             self._store._warn(str(error))
-        return main
+        return stored
 
 
 def _weights(networks: Path, key: str) -> Path:
@@ -381,29 +405,41 @@ def _key(path: Path) -> str:
 def _files(networks: Path) -> dict[str, list[Path]]:
     """Our files in the folder, by key."""
     found: dict[str, list[Path]] = {}
-    with suppress(FileNotFoundError, NotADirectoryError):  # nothing was ever stored
+    with suppress(OSError):  # nothing was ever stored, or the folder may not be read
         for path in networks.iterdir():
-            if match := _FILE.fullmatch(path.name):
+            if (match := _FILE.fullmatch(path.name)) and _regular(path):
                 found.setdefault(match["key"], []).append(path)
     return found
 
 
-def _intact(path: Path) -> Path | None:
-    """`path` if it is there, marked as used now. Raises Refused if it is damaged."""
+def _regular(path: Path) -> bool:
+    """Whether it is a file: folders and named pipes, whatever their names, are not ours."""
     try:
-        weight_files.verify(path)
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a link to itself, or to a file that may not be seen
+        return False
+
+
+def _unfinished(path: Path) -> bool:
+    return path.suffix in (".tmp", files.PART)
+
+
+def _intact(path: Path) -> WeightFile | None:
+    """The network in this file, if there is one, marked as used now. Raises as `weight_files.read`."""
+    try:
+        found = weight_files.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     now = time.time_ns()  # finer than the clock that the system would stamp files with
     with suppress(OSError):  # a read-only folder
         os.utime(path, ns=(now, now))
-    return path
+    return found
 
 
 def _metadata(path: Path) -> dict[str, str] | None:
     try:
         return weight_files.read_metadata(path)
-    except (FileNotFoundError, Refused):
+    except (OSError, Damaged):
         return None
 
 
