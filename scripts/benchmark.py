@@ -212,7 +212,7 @@ def repeated(width: int, height: int, length: int) -> vs.VideoNode:
 
 def network_of(preset: str, width: int, height: int, on: Hardware) -> Expander:
     config = Config.from_preset(preset).for_size(width, height)
-    network = new_network(config.widths, config.head, config.fold, 0)
+    network = new_network(config.architecture, 0)
     return Expander(network, config, *on)
 
 
@@ -330,7 +330,9 @@ def peak(options: argparse.Namespace) -> list[Row]:
         whole, adds, shapes = network_alone(expander, options.size)
         threads = hardware.torch_threads()
         config, (width, height) = expander.config, options.size
-        streams = hardware.default_streams(expander.device, working_memory(config, (height, width), None, None))
+        streams = hardware.default_streams(
+            expander.device, working_memory(config.architecture, (height, width), None, None)
+        )
         rows += [
             *beside_its_convolutions(
                 f"{preset}: the network", whole, adds, shapes, max(1, threads // streams), options
@@ -366,7 +368,7 @@ def network_alone(expander: Expander, size: tuple[int, int]) -> tuple[Callable[[
     they are computed, and the shapes of the square ones."""
     device, network = expander.device, expander.network
     width, height = size
-    x = torch.rand(1, 3, *whole_strides(height, width, network))
+    x = torch.rand(1, 3, *whole_strides((height, width), network.architecture))
     x = x.to(device).contiguous(memory_format=torch.channels_last)
 
     def run() -> int:
@@ -444,7 +446,7 @@ def consensus_of(size: tuple[int, int], on: Hardware) -> Callable[[], int]:
 
     def run() -> int:
         agreed = consensus.Consensus(held, device, expander.config.stride)
-        answer = partial(expander.predict_near, white=held.white, distance=agreed.nearby)
+        answer = partial(expander.predict_near, white=held.traits.white, distance=agreed.nearby)
         with Lanes(device, expander.config.crops, 1) as lanes:
             for _ in agreed.ask(answer, lanes):
                 pass

@@ -13,6 +13,7 @@ import vapoursynth as vs
 from vszhdrv.command import export
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander
+from vszhdrv.zhdrv.footage import Traits
 from vszhdrv.zhdrv.network import new_network
 
 WIDTH, HEIGHT = 50, 38
@@ -21,8 +22,8 @@ WIDTH, HEIGHT = 50, 38
 
 def small(preset: str, *, grey: bool = False) -> Expander:
     config = replace(Config.from_preset(preset), widths=(4, 8, 8))
-    network = new_network(config.widths, config.head, config.fold, 3)
-    return Expander(network, config, torch.device("cpu"), "fp32", grey=grey)
+    network = new_network(config.architecture, 3)
+    return Expander(network, config, torch.device("cpu"), "fp32", traits=Traits(grey=grey))
 
 
 @pytest.mark.parametrize("grey", [False, True])

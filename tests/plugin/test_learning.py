@@ -19,6 +19,7 @@ from vszhdrv.plugin.learning import Event, Job, prepare
 from vszhdrv.store import weight_files
 from vszhdrv.zhdrv import camera, compression, footage
 from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP, Expander
+from vszhdrv.zhdrv.footage import Traits
 from vszhdrv.zhdrv.network import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -245,7 +246,7 @@ def test_the_weights_header_says_where_they_come_from(make_clip: MakeClip) -> No
         "cpu",
         "1",
     )
-    assert json.loads(metadata["network"]) == learning.architecture(job.config)
+    assert json.loads(metadata["network"]) == job.config.architecture.as_json()
     facts = json.loads(metadata["facts"])
     assert (facts["length"], facts["settings"]["seed"], facts["colour"]["matrix"]) == (6, 5, 0)
     assert [row["epoch"] for row in json.loads(metadata["log"])] == [1]
@@ -319,12 +320,12 @@ def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray
     blank = vs.core.std.BlankClip(format=vs.RGB24, width=160, height=96, length=4)
     clip = blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=4, _Primaries=1)
     job = job_of(clip)
-    assert material(job).compressed == compressed
+    assert material(job).traits.compressed == compressed
     learned(job)
     again = job_of(clip)
     assert again.look_up()
     assert again.expander().ramp == (COMPRESSED_RAMP if compressed else CLIP_RAMP)
-    assert not material(job_of(clip, preset="paper")).compressed
+    assert not material(job_of(clip, preset="paper")).traits.compressed
 
 
 def test_black_and_white_stays_black_and_white(make_clip: MakeClip, network: Path) -> None:
@@ -341,9 +342,9 @@ def test_black_and_white_stays_black_and_white(make_clip: MakeClip, network: Pat
     for clip in (grey, neutral):
         for _ in range(2):  # learned, and found again
             assert not coloured(job_of(clip))
-        assert material(job_of(clip, seed=1)).grey
+        assert material(job_of(clip, seed=1)).traits.grey
     assert not coloured(job_of(grey, weights=str(network)))
-    assert not material(job_of(colour, seed=1)).grey
+    assert not material(job_of(colour, seed=1)).traits.grey
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])
@@ -369,7 +370,8 @@ def test_pictures_of_a_clip_that_clips_below_white_are_of_its_expansion(make_cli
         assert job._training is not None
         gathered, progress = job._training
         shown = job.recs()["m2"]
-        expander = Expander(progress.network, job.config, torch.device("cpu"), "fp32", clip_point=gathered.clip_point)
+        traits = Traits(clip_point=gathered.traits.clip_point)
+        expander = Expander(progress.network, job.config, torch.device("cpu"), "fp32", traits=traits)
         source = camera.decode(footage.most_exposed(gathered)) * expander.white
         hdr = expander(source[None])[0] / expander.white  # pictures have white where the clip clips
     assert expander.white < 0.99

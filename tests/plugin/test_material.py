@@ -82,11 +82,11 @@ def test_fast_reads_successors_for_its_temporal_loss(make_clip: MakeClip) -> Non
 
 def test_overlays_stay_out_of_learning(overlaid: Any) -> None:
     held, _ = gathered(overlaid)
-    assert held.overlays is not None
+    assert held.traits.overlays is not None
     assert held.pixels.shape == (12, 3, 48, 96)
     assert (held.pixels[:, :, 12:18, 40:46] == 0).all()
     paper, _ = gathered(overlaid, preset="paper")
-    assert (paper.overlays, paper.pixels.shape) == (None, (12, 3, 64, 96))
+    assert (paper.traits.overlays, paper.pixels.shape) == (None, (12, 3, 64, 96))
 
 
 @pytest.mark.parametrize(

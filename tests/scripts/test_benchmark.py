@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from vszhdrv.zhdrv import camera, exposures
-from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.config import Architecture, Config
 from vszhdrv.zhdrv.network import new_network
 
 
 def test_the_baseline_has_the_papers_network() -> None:
     paper = Config.from_preset("paper")
-    ours = new_network(paper.widths, paper.head, paper.fold, 0)
+    ours = new_network(paper.architecture, 0)
     count = sum(parameter.numel() for parameter in benchmark.Baseline().parameters())
     assert count == sum(parameter.numel() for parameter in ours.parameters())
 
@@ -52,7 +52,7 @@ def test_figures_as_a_table_and_as_json(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_networks_multiply_adds_are_counted() -> None:
     """By hand: 16 blocks of 2x2 pixels, widths 4 and 8."""
-    network = new_network((4, 8), "stops", 2, 0)
+    network = new_network(Architecture((4, 8), "stops", 2), 0)
     adds, _ = benchmark.multiply_adds(lambda: network(torch.rand(1, 3, 8, 8)))
     fine = 16 * 9 * 4 * 24
     coarse = 4 * 9 * 8 * 4 + 4 * 9 * 4 * 8

@@ -19,7 +19,7 @@ import vapoursynth as vs
 from vszhdrv.zhdrv import choosing, hardware
 from vszhdrv.zhdrv.config import PRESETS, Config
 from vszhdrv.zhdrv.expansion import Expander, show
-from vszhdrv.zhdrv.footage import TrainingFrames
+from vszhdrv.zhdrv.footage import TrainingFrames, Traits
 from vszhdrv.zhdrv.network import new_network
 from vszhdrv.zhdrv.training import Progress, Weights, train
 
@@ -36,7 +36,10 @@ def frames_of(codes: np.ndarray) -> TrainingFrames:
 
 def trains(far: torch.device, codes: np.ndarray) -> None:
     frames = frames_of(codes)
-    deep, compressed = replace(frames, pixels=frames.pixels.to(torch.uint16) * 257), replace(frames, compressed=True)
+    deep, compressed = (
+        replace(frames, pixels=frames.pixels.to(torch.uint16) * 257),
+        replace(frames, traits=Traits(compressed=True)),
+    )
     for config, material in (*((config, frames) for config in CONFIGS), (FAST, deep), (FAST, compressed)):
         there, here = (last(train(material, config, device, "fp32")) for device in (far, CPU))
         same(there.best, here.best)
@@ -78,7 +81,7 @@ def expands(far: torch.device, codes: np.ndarray) -> None:
     for config in CONFIGS:
         for tile in (None, (64, 64)):
             there, here = (
-                Expander(new_network(config.widths, config.head, config.fold, seed=0), config, device, "fp32", tile)
+                Expander(new_network(config.architecture, seed=0), config, device, "fp32", tile)
                 for device in (far, CPU)
             )
             expected = here.expand(linear)

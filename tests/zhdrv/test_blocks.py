@@ -6,13 +6,14 @@ from torch.nn import functional as F
 
 from vszhdrv.zhdrv.blocks import Part
 from vszhdrv.zhdrv.camera import CLIPPED
-from vszhdrv.zhdrv.network import Head, UNet
+from vszhdrv.zhdrv.config import Architecture, Head
+from vszhdrv.zhdrv.network import UNet
 
 
 @pytest.mark.parametrize("fold", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("head", ["stops", "ratio"])
 def test_blocks_are_seen_as_pixels_side_by_side(head: Head, fold: int) -> None:
-    model = UNet((4, 4), head, fold)
+    model = UNet(Architecture((4, 4), head, fold))
     x = torch.rand(2, 3, 3 * fold, 4 * fold)
     x[..., :fold, :] = 1.0
     told = [x - 0.5, (x >= CLIPPED).float() - 0.5] if head == "stops" else [x]
@@ -33,7 +34,7 @@ def test_blocks_are_seen_as_pixels_side_by_side(head: Head, fold: int) -> None:
     ids=["nowhere", "everywhere", "in corners", "side by side"],
 )
 def test_areas_outside_which_nothing_clips_make_no_difference(fold: int, areas: list[Part]) -> None:
-    model = UNet((4, 4), "stops", fold)
+    model = UNet(Architecture((4, 4), "stops", fold))
     x = torch.rand(2, 3, 5 * fold, 6 * fold) * 0.9
     for area in areas:
         rows, columns = (slice(side.start * fold, side.stop * fold) for side in area)

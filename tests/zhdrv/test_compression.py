@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vszhdrv.zhdrv import compression, footage, sampling
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.footage import TrainingFrames
+from vszhdrv.zhdrv.footage import TrainingFrames, Traits
 
 FAST = Config.from_preset("fast")
 
@@ -18,10 +18,11 @@ def _pictures(lamps: np.ndarray) -> Tensor:
     return footage.scaled(torch.from_numpy(lamps))
 
 
-def kept(pictures: Tensor, **facts: bool) -> TrainingFrames:
+def kept(pictures: Tensor, *, compressed: bool = False) -> TrainingFrames:
     count = len(pictures)
     pixels = (pictures * 255).round().to(torch.uint8)
-    return TrainingFrames(pixels, tuple((n, min(n + 1, count - 1)) for n in range(count)), **facts)
+    pairs = tuple((n, min(n + 1, count - 1)) for n in range(count))
+    return TrainingFrames(pixels, pairs, Traits(compressed=compressed))
 
 
 def coded(pictures: Tensor, step: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vszhdrv.zhdrv import camera, choosing, consensus, footage, sampling
 from vszhdrv.zhdrv.consensus import Consensus
-from vszhdrv.zhdrv.footage import TrainingFrames
+from vszhdrv.zhdrv.footage import TrainingFrames, Traits
 from vszhdrv.zhdrv.lanes import Lanes
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def means(agreed: Consensus, frames: TrainingFrames, place: int) -> Tensor:
     """What is agreed on where a frame clips."""
     height, width = frames.pixels.shape[-2:]
     whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
-    return agreed.cut(place, whole)[0][footage.scaled(frames.pixels[place]) >= frames.white]
+    return agreed.cut(place, whole)[0][footage.scaled(frames.pixels[place]) >= frames.traits.white]
 
 
 def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
@@ -197,7 +197,7 @@ def test_deeper_frames_and_compressed_ones_are_seen_as_they_are() -> None:
     deep = TrainingFrames((frames.pixels.to(torch.int32) * 257).to(torch.uint16), frames.pairs)
     found = means(asked(deep, lambda x: torch.full_like(x, STOPS)), deep, 6)
     assert found.median() == pytest.approx(STOPS, abs=0.05)
-    uneven = TrainingFrames(frames.pixels.clamp(max=245), frames.pairs, compressed=True)
+    uneven = TrainingFrames(frames.pixels.clamp(max=245), frames.pairs, Traits(compressed=True))
     found = means(asked(uneven, lambda x: torch.full_like(x, STOPS)), uneven, 6)
     assert len(found) > 1000 and found.median() == pytest.approx(STOPS, abs=0.05)
 

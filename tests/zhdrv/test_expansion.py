@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vszhdrv.zhdrv import camera, expansion, tiling
-from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.config import Architecture, Config
 from vszhdrv.zhdrv.expansion import Expander, show
+from vszhdrv.zhdrv.footage import Traits
 from vszhdrv.zhdrv.hardware import Precision
 from vszhdrv.zhdrv.network import UNet, new_network
 from vszhdrv.zhdrv.training import answer
@@ -22,7 +23,7 @@ STEP = camera.gain(-2)  # 0.5325
 def small(preset: str, **settings: object) -> tuple[UNet, Config]:
     """A network of a preset's kind, made narrow."""
     config = replace(Config.from_preset(preset, **settings), widths=(4, 8, 8))
-    return new_network(config.widths, config.head, config.fold, 5), config
+    return new_network(config.architecture, 5), config
 
 
 def expander(preset: str, tile: tuple[int, int] | None = None, **settings: object) -> Expander:
@@ -62,7 +63,7 @@ def test_grey_stays_grey(preset: str) -> None:
     network, config = small(preset)
     linear = ramp(-4, 0.2, 47, 61)
     tinted = Expander(network, config, CPU, "fp32")(linear)
-    red, green, blue = Expander(network, config, CPU, "fp32", grey=True)(linear).unbind(1)
+    red, green, blue = Expander(network, config, CPU, "fp32", traits=Traits(grey=True))(linear).unbind(1)
     assert torch.allclose(red, green, rtol=1e-6) and torch.allclose(red, blue, rtol=1e-6)
     if preset == "fast":
         assert torch.equal(red, green) and torch.equal(red, blue)
@@ -74,7 +75,7 @@ def test_grey_stays_grey(preset: str) -> None:
 def test_colour_in_a_grey_clip_stays_colour() -> None:
     network, config = small("fast")
     lamp = torch.tensor([1.0, 0.6, 0.3])[None, :, None, None].expand(1, 3, 32, 32)
-    hdr = Expander(network, config, CPU, "fp32", grey=True)(lamp)
+    hdr = Expander(network, config, CPU, "fp32", traits=Traits(grey=True))(lamp)
     assert torch.allclose(hdr / hdr[:, :1], lamp)
 
 
@@ -147,7 +148,7 @@ def test_threads_that_share_a_frame_make_that_of_one(
 ) -> None:
     monkeypatch.setattr(tiling, "STRIP_VALUES", 2**18)
     config = replace(Config.from_preset("fast"), fold=4)
-    expand = Expander(new_network(config.widths, config.head, config.fold, 0), config, CPU, precision, tile)
+    expand = Expander(new_network(config.architecture, 0), config, CPU, precision, tile)
     linear = highlights(431, 877, [(0, 0), (200, 300), (204, 700), (420, 800)])[None]
     alone = expand(linear)
     set_threads(3)
@@ -157,7 +158,7 @@ def test_threads_that_share_a_frame_make_that_of_one(
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_tiles_that_see_nothing_around_them_show_seams(preset: str) -> None:
     config = replace(Config.from_preset(preset), widths=(4, 8, 8))
-    network = new_network(config.widths, config.head, config.fold, 2)
+    network = new_network(config.architecture, 2)
     linear = torch.rand(1, 3, 131, 277, generator=torch.Generator().manual_seed(1)) * 1.2
 
     def tiled(tile: tuple[int, int] | None, tile_pad: int | None) -> Tensor:
@@ -202,8 +203,8 @@ def test_the_ramp_begins_over_its_foot(ramp: tuple[float, float]) -> None:
 def test_the_presets_own_networks_show_no_seams(preset: str) -> None:
     config = Config.from_preset(preset)
     widths = tuple(width // 4 for width in config.widths)
-    network = new_network(widths, config.head, config.fold, 0)
-    linear = torch.rand(1, 3, 70, 3 * network.reach) * 1.1
+    network = new_network(Architecture(widths, config.head, config.fold), 0)
+    linear = torch.rand(1, 3, 70, 3 * network.architecture.reach) * 1.1
     whole, parts = (Expander(network, config, CPU, "fp32", tile)(linear) for tile in (None, (64, 64)))
     assert torch.allclose(parts, whole, rtol=1e-4)
 
@@ -234,9 +235,9 @@ def test_only_running_out_of_memory_halves_the_tiles_and_says_so(
 
 def test_a_tile_is_made_whole_strides_of_the_network() -> None:
     config = Config.from_preset("fast").for_size(3840, 2160)
-    network = new_network((4,) * len(config.widths), config.head, config.fold, 0)
+    network = new_network(Architecture((4,) * len(config.widths), config.head, config.fold), 0)
     assert network.multiple > 64
-    sdr = torch.rand(1, 3, 64, 3 * network.reach).sqrt()
+    sdr = torch.rand(1, 3, 64, 3 * network.architecture.reach).sqrt()
     with torch.inference_mode():
         whole, parts = (Expander(network, config, CPU, "fp32", tile).predict(sdr) for tile in (None, (64, 192)))
     assert torch.allclose(parts, whole, atol=1e-4)
@@ -260,7 +261,7 @@ def test_pictures_of_an_expansion() -> None:
 @pytest.mark.parametrize("fold", [2, 4])
 def test_answers_near_what_clips_are_those_of_the_whole_frame(fold: int) -> None:
     config = replace(Config.from_preset("fast"), widths=(4, 8, 8), fold=fold)
-    asked = Expander(new_network(config.widths, config.head, fold, 3), config, CPU, "fp32")
+    asked = Expander(new_network(config.architecture, 3), config, CPU, "fp32")
     x = torch.rand(1, 3, 330, 517) * 0.9
     x[..., 130:140, 60:90] = x[..., 1, 300:320, 500:] = 1.0
     with torch.inference_mode():

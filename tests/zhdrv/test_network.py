@@ -6,9 +6,8 @@ from torch import nn
 
 from vszhdrv.zhdrv import network
 from vszhdrv.zhdrv.camera import CLIPPED
-from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.config import Architecture, Config, Head
 from vszhdrv.zhdrv.network import (
-    Head,
     Lattice,
     MixedPool,
     UNet,
@@ -24,7 +23,7 @@ PAPER = Config.from_preset("paper")
 
 
 def built(config: Config, seed: int = 0) -> UNet:
-    return new_network(config.widths, config.head, config.fold, seed)
+    return new_network(config.architecture, seed)
 
 
 def parameters(model: nn.Module) -> int:
@@ -97,7 +96,7 @@ def test_answers_computed_in_bf16_have_no_steps(config: Config) -> None:
 @pytest.mark.parametrize(("fold", "lattice"), [(4, Lattice(2, 1, 0)), (8, Lattice(4, 3, 2)), (4, Lattice(4, 0, 3))])
 @pytest.mark.parametrize(("height", "width"), [(128, 64), (101, 67), (2, 3)])
 def test_a_lattices_answer_is_that_of_its_pixels(fold: int, lattice: Lattice, height: int, width: int) -> None:
-    asked = new_network(FAST.widths, "stops", fold, 0)
+    asked = new_network(Architecture(FAST.widths, "stops", fold), 0)
     x = torch.rand(2, 3, height, width).sqrt()
     every, some = answer(asked, x), answer(asked, x, lattice)
     assert some.shape == lattice.of(every).shape
@@ -127,11 +126,11 @@ def test_padding_repeats_the_last_row_and_column() -> None:
     [((4, 4, 4, 4), "ratio", 1), ((4, 4, 4), "stops", 2), ((4, 4, 4, 4, 4), "stops", 2), ((4, 4), "ratio", 4)],
 )
 def test_nothing_beyond_its_reach_changes_a_pixel(widths: tuple[int, ...], head: Head, fold: int) -> None:
-    model = UNet(widths, head, fold)
+    model = UNet(Architecture(widths, head, fold))
     with torch.no_grad():
         for parameter in model.parameters():  # means of what is seen, so that nothing of it is lost in a ReLU
             parameter.fill_(1 / parameter[0].numel() if parameter.ndim == 4 else 0.5)
-    reach, multiple = model.reach, model.multiple
+    reach, multiple = model.architecture.reach, model.multiple
     side = -(-(2 * reach + 2 * multiple) // multiple) * multiple
     for column in range(side // 2, side // 2 + multiple):
         x = torch.ones(1, 3, 2 * multiple, side, requires_grad=True)  # a strip: its reach across is that along
@@ -149,24 +148,24 @@ def test_a_seed_gives_its_weights_and_leaves_the_processs_random_state(monkeypat
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     before = torch.get_rng_state()
     first, again, other = built(FAST, 3).state_dict(), built(FAST, 3).state_dict(), built(FAST, 4).state_dict()
-    network_of(first, FAST.widths, FAST.head, FAST.fold)
+    network_of(first, FAST.architecture)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["encoder.0.weight"], other["encoder.0.weight"])
 
 
 def test_weights_make_the_same_network_or_none() -> None:
-    model = new_network((4, 8), "stops", 2, 1)
+    model = new_network(Architecture((4, 8), "stops", 2), 1)
     x = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
-        assert torch.equal(network_of(model.state_dict(), (4, 8), "stops", 2)(x), model(x))
+        assert torch.equal(network_of(model.state_dict(), model.architecture)(x), model(x))
     for widths, head, fold in (((4, 4), "stops", 2), ((4, 8, 8), "stops", 2), ((4, 8), "ratio", 2)):
         with pytest.raises(ValueError, match=r"^the weights are of another architecture than a \w+ U-Net \[4, "):
-            network_of(model.state_dict(), widths, head, fold)  # type: ignore[arg-type]
+            network_of(model.state_dict(), Architecture(widths, head, fold))  # type: ignore[arg-type]
 
 
 def test_stops_that_have_fallen_to_nothing_can_rise_again() -> None:
-    model = new_network((4, 4), "stops", 1, 0)
+    model = new_network(Architecture((4, 4), "stops"), 0)
     torch.nn.init.constant_(model.out.bias, -30.0)
     stops = model(torch.rand(1, 3, 8, 8))
     assert stops.max() <= 0
@@ -176,7 +175,7 @@ def test_stops_that_have_fallen_to_nothing_can_rise_again() -> None:
 
 
 def test_stops_are_told_from_what_clips() -> None:
-    model = new_network((4, 4), "stops", 1, 0)
+    model = new_network(Architecture((4, 4), "stops"), 0)
     below = torch.full((1, 3, 8, 8), CLIPPED - 1e-6)
     with torch.no_grad():
         assert (model(below + 2e-6) - model(below)).abs().max() > 1e-3

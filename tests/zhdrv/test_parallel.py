@@ -20,7 +20,7 @@ import torch
 
 from vszhdrv.store import weight_files
 from vszhdrv.zhdrv import choosing
-from vszhdrv.zhdrv.config import Config
+from vszhdrv.zhdrv.config import Architecture, Config
 from vszhdrv.zhdrv.footage import TrainingFrames
 from vszhdrv.zhdrv.network import Lattice, new_network
 from vszhdrv.zhdrv.parallel import Shared, Team, Work
@@ -126,7 +126,7 @@ def test_shares_need_not_be_equal(tmp_path: Path) -> None:
 
 def test_the_gradients_of_all_shares_add_up_to_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without processes: each share in turn, with what all_reduce would have brought from the others."""
-    network, lattice = new_network((4, 8), "stops", 4, seed=0), Lattice(2, 1, 0)
+    network, lattice = new_network(Architecture((4, 8), "stops", 4), seed=0), Lattice(2, 1, 0)
     x = torch.rand(5, 3, 16, 24).sqrt()
     truth = torch.rand(5, 3, 8, 12)
     parameters = list(network.parameters())

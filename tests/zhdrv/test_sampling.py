@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vszhdrv.zhdrv import camera, sampling
 from vszhdrv.zhdrv.config import Config
-from vszhdrv.zhdrv.footage import TrainingFrames, shows_clipped
+from vszhdrv.zhdrv.footage import TrainingFrames, Traits, shows_clipped
 
 CPU = torch.device("cpu")
 PAPER = Config.from_preset("paper")
@@ -102,7 +102,7 @@ def test_fast_visits_all_frames_equally_often_in_steps_of_one_size() -> None:
 def test_the_second_round_sees_frames_as_they_are_where_they_clip() -> None:
     pixels = torch.zeros(4, 3, 300, 400, dtype=torch.uint8)
     pixels[:3, 1, 20:26, 30:36] = 255  # one lamp, and a frame without
-    held = replace(TrainingFrames(pixels, tuple((place, place) for place in range(4))), compressed=True)
+    held = replace(TrainingFrames(pixels, tuple((place, place) for place in range(4))), traits=Traits(compressed=True))
     first, second = (crops(held, FAST, epoch) for epoch in (FAST.first_epochs - 1, FAST.first_epochs))
     assert len(first) == len(second)
     assert any(crop.shift_stops > 0 for crop in first) and all(crop.coding for crop in first)

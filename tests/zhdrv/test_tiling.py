@@ -8,12 +8,13 @@ from torch import Tensor
 
 from vszhdrv.zhdrv import camera, tiling
 from vszhdrv.zhdrv.camera import CLIPPED
+from vszhdrv.zhdrv.config import Architecture
 from vszhdrv.zhdrv.network import UNet, new_network
 from vszhdrv.zhdrv.tiling import clipping_areas, default_tile, evaluate, evaluate_at_once, reaching
 from vszhdrv.zhdrv.training import answer
 
-RATIO = (4, 8, 8), "ratio", 1
-STOPS = (4, 8, 8), "stops", 2
+RATIO = Architecture((4, 8, 8), "ratio")
+STOPS = Architecture((4, 8, 8), "stops", 2)
 
 
 def answers_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int], evaluated: Any = evaluate) -> Tensor:
@@ -26,13 +27,13 @@ def answers_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int], evaluated:
     return out
 
 
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
+@pytest.mark.parametrize("architecture", [RATIO, STOPS])
 @pytest.mark.parametrize("tile", [(64, 64), (64, 1000), (128, 192)])
 @pytest.mark.parametrize(("height", "width"), [(200, 260), (131, 277)])
 def test_tiles_answer_as_the_whole_frame_does(
-    widths: tuple[int, ...], head: str, fold: int, tile: tuple[int, int], height: int, width: int
+    architecture: Architecture, tile: tuple[int, int], height: int, width: int
 ) -> None:
-    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
+    network = new_network(architecture, 2)
     x = torch.rand(1, 3, height, width).sqrt()
     with torch.inference_mode():
         whole = answer(network, x)
@@ -40,11 +41,11 @@ def test_tiles_answer_as_the_whole_frame_does(
     assert whole.std() > 1e-3  # not an answer that is the same everywhere
 
 
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
+@pytest.mark.parametrize("architecture", [RATIO, STOPS])
 def test_strips_and_bands_answer_as_the_whole_frame_does(
-    widths: tuple[int, ...], head: str, fold: int, monkeypatch: pytest.MonkeyPatch
+    architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
+    network = new_network(architecture, 2)
     x = torch.rand(1, 3, 130, 90).sqrt()
     monkeypatch.setattr(tiling, "STRIP_VALUES", 1)
     monkeypatch.setattr(tiling, "BAND_BLOCKS", 2)
@@ -53,12 +54,10 @@ def test_strips_and_bands_answer_as_the_whole_frame_does(
         assert torch.allclose(answers_in_tiles(network, x, (192, 192)), answer(network, x), atol=1e-5)
 
 
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS])
+@pytest.mark.parametrize("architecture", [RATIO, STOPS])
 @pytest.mark.parametrize("tile", [(64, 128), (192, 320)])
-def test_tiles_at_once_answer_as_strips_and_bands_do(
-    widths: tuple[int, ...], head: str, fold: int, tile: tuple[int, int]
-) -> None:
-    network = new_network(widths, head, fold, 2)  # type: ignore[arg-type]
+def test_tiles_at_once_answer_as_strips_and_bands_do(architecture: Architecture, tile: tuple[int, int]) -> None:
+    network = new_network(architecture, 2)
     x = torch.rand(1, 3, 131, 277).sqrt()
     with torch.inference_mode():
         at_once = answers_in_tiles(network, x, tile, evaluate_at_once)
@@ -102,16 +101,15 @@ def test_runs_of_columns() -> None:
     assert reaching(linear, 0.9, 100) == [slice(3, 40)]
 
 
-@pytest.mark.parametrize(("widths", "head", "fold"), [RATIO, STOPS, ((4, 8, 8, 8, 8), "stops", 8)])
-def test_only_large_frames_are_cut_and_into_equal_tiles(widths: tuple[int, ...], head: str, fold: int) -> None:
-    network = new_network(widths, head, fold, 0)  # type: ignore[arg-type]
+@pytest.mark.parametrize("architecture", [RATIO, STOPS, Architecture((4, 8, 8, 8, 8), "stops", 8)])
+def test_only_large_frames_are_cut_and_into_equal_tiles(architecture: Architecture) -> None:
     for height, width in ((16, 16), (540, 941), (1080, 1920)):
-        tile = default_tile(height, width, network)
+        tile = default_tile((height, width), architecture)
         assert tile[0] >= height and tile[1] >= width
     for height, width in ((8000, 12000), (12000, 8000), (16, 10**7)):
-        rows, columns = default_tile(height, width, network)
-        assert rows % network.multiple == columns % network.multiple == 0
+        rows, columns = default_tile((height, width), architecture)
+        assert rows % architecture.multiple == columns % architecture.multiple == 0
         across, down = -(-width // columns), -(-height // rows)
-        assert across * columns - width < across * network.multiple + columns
-        assert down * rows - height < down * network.multiple + rows
-        assert default_tile(height, width, network) == (rows, columns)
+        assert across * columns - width < across * architecture.multiple + columns
+        assert down * rows - height < down * architecture.multiple + rows
+        assert default_tile((height, width), architecture) == (rows, columns)

@@ -16,7 +16,7 @@ from vszhdrv.zhdrv import camera, choosing, compression, footage, losses, sampli
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.consensus import Consensus
 from vszhdrv.zhdrv.expansion import Expander
-from vszhdrv.zhdrv.footage import TrainingFrames
+from vszhdrv.zhdrv.footage import TrainingFrames, Traits
 from vszhdrv.zhdrv.network import network_of
 from vszhdrv.zhdrv.training import Progress, Weights, train
 
@@ -117,7 +117,7 @@ def test_black_grey_and_white_frames_leave_finite_weights(config: Config, value:
 
 
 def test_a_compressed_clip_is_learned_from_compressed_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, config = replace(panning(), compressed=True), replace(FAST, epochs=1)
+    frames, config = replace(panning(), traits=Traits(compressed=True)), replace(FAST, epochs=1)
     seen = []
     answer = training.answer
     monkeypatch.setattr(training, "answer", lambda network, x, lattice: answer(network, seen.append(x) or x, lattice))
@@ -171,7 +171,7 @@ def test_the_pooling_mixes_are_trained_and_come_back_bit_for_bit(config: Config,
     assert same(read, progress.best)
     linear = torch.rand(1, 3, 17, 23) * 1.2
     pictures = [
-        Expander(network_of(weights, config.widths, config.head, config.fold), config, CPU, "fp32")(linear)
+        Expander(network_of(weights, config.architecture), config, CPU, "fp32")(linear)
         for weights in (progress.best, read)
     ]
     assert torch.equal(*pictures)
@@ -274,7 +274,7 @@ def test_the_second_round_learns_the_consensus_about_frames_as_they_are(monkeypa
     monkeypatch.setattr(training, "Consensus", Told)
     progress = trained(config, frames)
     assert same(progress.first, first)
-    before = network_of(first, config.widths, config.head, config.fold)
+    before = network_of(first, config.architecture)
     with torch.no_grad():
         stops = [training.answer(network, whole)[whole == 1].mean() for network in (before, progress.network)]
     assert stops[1] > stops[0] + 1

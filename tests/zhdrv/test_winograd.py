@@ -23,7 +23,7 @@ def convolution(seen: int, made: int, dtype: torch.dtype = torch.float64) -> nn.
 
 
 def built(config: Config) -> UNet:
-    return new_network(config.widths, config.head, config.fold, 0)
+    return new_network(config.architecture, 0)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (3, 1), (4, 4), (5, 9), (8, 2), (31, 6), (64, 48)])

@@ -35,7 +35,7 @@ class _Graph(nn.Module):
         self.network, self.config = expander.network.cpu(), expander.config
 
     def forward(self, linear: Tensor) -> Tensor:
-        sdr, grey = self.expander.encoded(linear), self.expander.grey
+        sdr, grey = self.expander.encoded(linear), self.expander.traits.grey
         if self.config.head == "stops":
             return lifted(linear, sdr, answer(self.network, sdr), self.expander.ramp, grey)
         steps = self.config.n_exp_down, self.config.n_exp_up

@@ -65,6 +65,16 @@ class Colour:
     range: int
     camera: bool
 
+    def as_json(self) -> dict[str, int | bool]:
+        """The colour in a network's key: the names stay, whatever the fields are called."""
+        return {
+            "matrix": self.matrix,
+            "transfer": self.transfer,
+            "primaries": self.primaries,
+            "range": self.range,
+            "camera": self.camera,
+        }
+
 
 def check_clip(clip: Any, *, still: bool) -> None:
     """Refuse what cannot be learned from or expanded. Requests frame 0.

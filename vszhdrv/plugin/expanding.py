@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,9 @@ class Computing:
         if self.num_streams is not None:
             return self.num_streams
         device, _ = self.hardware()
-        return default_streams(device, working_memory(config, (height, width), self.tile_size, self.tile_pad))
+        return default_streams(
+            device, working_memory(config.architecture, (height, width), self.tile_size, self.tile_pad)
+        )
 
 
 def expander(
@@ -107,20 +109,17 @@ def expander(
     plane; others may be found to be black and white.
     """
     from vszhdrv.zhdrv.expansion import Expander
+    from vszhdrv.zhdrv.footage import Traits
     from vszhdrv.zhdrv.network import network_of
-    from vszhdrv.zhdrv.overlays import Overlays
 
-    overlays = metadata.get("overlays")
+    traits = Traits.from_header(metadata)
     return Expander(
-        network_of(weights, config.widths, config.head, config.fold),
+        network_of(weights, config.architecture),
         config,
         *computing.hardware(),
         tile=computing.tile_size,
-        overlays=Overlays.parse(overlays) if overlays else None,
-        clip_point=float(metadata.get("clip_point", 1)),
-        compressed=metadata.get("compressed") == "True",
         tile_pad=computing.tile_pad,
-        grey=grey or metadata.get("grey") == "True",
+        traits=replace(traits, grey=grey or traits.grey),
     )
 
 

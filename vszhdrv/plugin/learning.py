@@ -11,7 +11,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -175,7 +175,7 @@ def _given_weights(path: Path, config: Config) -> Trained:
     except Refused as error:
         raise Refused(f"weights can't be used: {error}") from error
     metadata = file.metadata
-    if json.loads(metadata.get("network", "null")) != architecture(config):
+    if json.loads(metadata.get("network", "null")) != config.architecture.as_json():
         raise Refused(
             f"weights {path} hold another architecture than preset {config.preset!r} has for this frame size: they "
             f"were trained with preset {metadata.get('preset')!r} and are {metadata.get('network')}"
@@ -194,11 +194,6 @@ def _read(readings: Generator[Reading, None, TrainingFrames]) -> Generator[Event
         for place, (planes, props) in enumerate(frames.read(reading.clip, reading.positions)):
             reading.take(place, planes, props)
             yield Event(reading.kind, place + 1, len(reading.positions))
-
-
-def architecture(config: Config) -> dict[str, Any]:
-    """What a network must be for these settings, as JSON can hold it."""
-    return {"widths": list(config.widths), "head": config.head, "fold": config.fold}
 
 
 @dataclass
@@ -239,7 +234,7 @@ class Job:
             "clip": self.digest,
             "length": self.clip.num_frames,
             **({} if self.train_range is None else {"train_range": self.train_range}),
-            "colour": vars(self.colour),
+            "colour": self.colour.as_json(),
             "settings": self.config.training_settings(),
             "recipe": RECIPE,
             "format": 1,  # the files' first: later ones tell the same of a network
@@ -382,7 +377,7 @@ class Job:
         config = self.config
         return {
             "preset": config.preset,
-            "network": json.dumps(architecture(config)),
+            "network": json.dumps(config.architecture.as_json()),
             "key": self.key,
             "facts": json.dumps(self.facts),
             "loss": repr(progress.rows[-1]["total"]),
@@ -394,10 +389,7 @@ class Job:
             "precision": precision,
             "threads": str(torch.get_num_threads()),
             "processes": str(processes),
-            "clip_point": repr(gathered.clip_point),
-            "compressed": str(gathered.compressed),
-            "grey": str(gathered.grey),
-            **({} if gathered.overlays is None else {"overlays": str(gathered.overlays)}),
+            **gathered.traits.to_header(),
         }
 
     def expander(self) -> Expander:
@@ -457,6 +449,6 @@ class Job:
         gathered, progress = self._training
         device, precision = self.computing.hardware()
         network = copy.deepcopy(progress.network)  # an Expander changes the layout of weights that the optimizer knows
-        # no clip point: these pixels clip at 1 already
-        expander = Expander(network, self.config, device, precision, compressed=gathered.compressed, grey=gathered.grey)
+        traits = replace(gathered.traits, clip_point=1.0)  # these pixels clip at 1 already
+        expander = Expander(network, self.config, device, precision, traits=traits)
         return show(expander, footage.most_exposed(gathered))

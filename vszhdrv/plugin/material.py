@@ -121,17 +121,19 @@ def _pictures(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Co
     from vszhdrv.zhdrv.overlays import Overlays
 
     if config.head != "stops":
-        return footage.TrainingFrames(torch.from_numpy(pixels), tuple(pairs))
+        found = torch.from_numpy(pixels)
+        return footage.TrainingFrames(found, tuple(pairs), footage.Traits(grey=footage.is_grey(found)))
     overlays = Overlays.find(pixels, positions)
     if overlays:
         for words in overlays.words():
             log(words)
         pixels = overlays.without(pixels)
     white = footage.clip_point(pixels)
-    material = footage.TrainingFrames(
-        torch.from_numpy(footage.rescaled(pixels, white)), tuple(pairs), overlays or None, white
-    )
-    return replace(material, compressed=True) if compression.shows(material, config) else material
+    found = torch.from_numpy(footage.rescaled(pixels, white))
+    traits = footage.Traits(overlays or None, white, grey=footage.is_grey(found))
+    training_frames = footage.TrainingFrames(found, tuple(pairs), traits)
+    compressed = compression.shows(training_frames, config)
+    return replace(training_frames, traits=replace(traits, compressed=compressed))
 
 
 def _tell(material: TrainingFrames) -> None:
@@ -142,5 +144,5 @@ def _tell(material: TrainingFrames) -> None:
         warn("nothing in the frames to train on clips: there is little to learn")
     elif footage.all_clips(material):
         warn("all of the frames to train on clips: nothing in them shows what is hidden, and the result is a guess")
-    if material.compressed:
+    if material.traits.compressed:
         log("white is uneven, as compression leaves it: learning from pictures that are compressed as well")

@@ -20,6 +20,39 @@ STEP_STOPS = 2.0
 """es: the exposure step of the paper's network, in stops (Banterle et al. 2024)."""
 
 
+Head = Literal["ratio", "stops"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The network's size and form: `network.UNet` is made of it."""
+
+    widths: tuple[int, ...]
+    """Channels of the encoder's levels, finest first."""
+    head: Head
+    """What the three output channels are: the paper's "ratio" of two exposures, or "stops" over white in one go."""
+    fold: int = 1
+    """Side in pixels of the blocks that the finest level sees as one."""
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the network's input are multiples of this many pixels."""
+        return int(self.fold * 2 ** (len(self.widths) - 1))
+
+    @property
+    def reach(self) -> int:
+        """Pixels beyond which nothing around a pixel changes its prediction: the overlap that tiles need."""
+        # At level k a pixel is fold * 2^k wide: 3x3 convolutions (two a level, three at the finest) and a pooling each
+        # see one further, the bilinear upsampling from level k up to one and a half.
+        levels = range(len(self.widths))
+        blocks = sum(3 * 2**k for k in levels) + sum(2 * 2**k for k in levels[1:])
+        return int(self.fold * blocks)
+
+    def as_json(self) -> dict[str, Any]:
+        """What the header of a weights file says of it, as JSON can hold it."""
+        return {"widths": list(self.widths), "head": self.head, "fold": self.fold}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """How to learn and how to expand. Make one with `Config.from_preset`.
@@ -44,11 +77,9 @@ class Config:
     """Image mode: no successors, no temporal loss, every frame is used."""
 
     widths: tuple[int, ...]
-    """Channels of the network's levels."""
-    head: Literal["ratio", "stops"]
-    """What the network predicts: the paper's ratio of two exposures, or the stops over white in one go."""
+    head: Head
     fold: int
-    """Side in pixels of the blocks that the network's finest level sees as one, for frames of up to a megapixel."""
+    """For frames of up to a megapixel; `for_size` makes it larger for others."""
     schedule: Literal["plateau", "one-cycle"]
     max_gradient: float | None
     """Norm to which a step's gradient is cut; None: it is not cut. Crops that have little in common now and then give
@@ -105,6 +136,11 @@ class Config:
             raise Refused(f"lr must be over 0 and at most 1, not {self.lr}")
 
     @property
+    def architecture(self) -> Architecture:
+        """The network's."""
+        return Architecture(self.widths, self.head, self.fold)
+
+    @property
     def first_epochs(self) -> int:
         """The epochs before the second round; all of them in image mode, where no frame has neighbours."""
         return self.epochs - (0 if self.still else int(self.epochs * self.second_round))
@@ -142,11 +178,33 @@ class Config:
         return replace(self, fold=self.fold * 2**doublings, crop=self.crop * 2**doublings)
 
     def training_settings(self) -> dict[str, Any]:
-        """All settings that the weights depend on, as JSON can hold them."""
+        """All settings that the weights depend on, as JSON can hold them.
+
+        They are part of a network's key. So the names stay, whatever the fields are called; and a setting that is new
+        is in here only where it differs from its default.
+        """
         # The paper's network is trained for one step, however often it is applied afterwards.
-        expansion_only = {"n_exp_up"} if self.head == "stops" else {"n_exp_up", "n_exp_down"}
-        settings = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in expansion_only}
-        return {**settings, "widths": list(self.widths)}
+        trained_range = {"n_exp_down": self.n_exp_down} if self.head == "stops" else {}
+        return {
+            "preset": self.preset,
+            **trained_range,
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "alpha": self.alpha,
+            "seed": self.seed,
+            "still": self.still,
+            "widths": list(self.widths),
+            "head": self.head,
+            "fold": self.fold,
+            "schedule": self.schedule,
+            "max_gradient": self.max_gradient,
+            "steps_per_epoch": self.steps_per_epoch,
+            "batch": self.batch,
+            "crop": self.crop,
+            "second_round": self.second_round,
+            "max_frames": self.max_frames,
+            "few_frames": self.few_frames,
+        }
 
 
 PRESETS: dict[str, dict[str, Any]] = {

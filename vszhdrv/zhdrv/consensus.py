@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from . import camera, footage, sampling
 from .lanes import Lanes
+from .rounding import ceil_div
 
 PAIRS = 32
 """Frames that are learned from together with their successors, at most, however many are held."""
@@ -77,7 +78,7 @@ class Consensus:
         self.scale = scale
         self._device = device
         height, width = held.pixels.shape[-2:]
-        size = [1, 1, -(-height // scale), -(-width // scale)]
+        size = [1, 1, ceil_div(height, scale), ceil_div(width, scale)]
         self._grid = F.affine_grid(torch.eye(2, 3, device=device)[None], size, align_corners=True)
         self._codes: dict[int, Tensor] = {}
 
@@ -118,7 +119,7 @@ class Consensus:
     def _view(self, x: Tensor, answer: Answer) -> _View:
         stops = answer(x).float()
         if self.scale > 1:
-            clips = (x >= self.frames.white).to(x.dtype)
+            clips = (x >= self.frames.traits.white).to(x.dtype)
             share, of_clipped = self._pooled(clips), self._pooled(clips * stops)
             # where one pixel clips the block does: a camera of that resolution would have clipped there, too
             x = torch.where(share > 0, 1.0, self._pooled(x))
@@ -156,7 +157,7 @@ class Consensus:
         weight = torch.exp(-((difference / MISMATCH) ** 2)) * inside
         if float(weight[..., ::SAMPLED, ::SAMPLED].expand_as(ours)[comparable].mean()) < MATCHING:
             return None
-        light = torch.where(sdr >= self.frames.white, stops, camera.GAMMA * torch.log2(sdr.clamp(min=DARKEST)))
+        light = torch.where(sdr >= self.frames.traits.white, stops, camera.GAMMA * torch.log2(sdr.clamp(min=DARKEST)))
         return weight, (light + gain).clamp_(min=0)
 
     def _moved(self, view: _View, here: _View) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,11 @@ from . import camera
 from .blocks import Part
 from .config import Config
 from .exposures import exposures, merge
+from .footage import Traits
 from .hardware import Precision, additions_pay, has_streams, is_out_of_memory
 from .lanes import side_by_side, wait
 from .losses import EPSILON
 from .network import UNet, for_autocast
-from .overlays import Overlays
 from .tiling import (
     Answer,
     Picture,
@@ -40,6 +40,8 @@ CLIP_RAMP = (0.97, 1.0)
 COMPRESSED_RAMP = (0.92, 0.96)
 """The same in a lossily compressed clip, whose clipped pixels come out darker: docs/experiments.md has the figures."""
 
+NOTHING_FOUND = Traits()
+"""The traits of a clip that clips at white, uncompressed, in colour, and is all picture."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,7 @@ class Expander:
     Args:
         tile: height and width of the tiles that frames are computed in; None: whole, if they are not very large.
         tile_pad: pixels that a tile sees around itself; None: as far as the network reaches, so that no seam shows.
-        clip_point: the working value from which the source clips (stops alone).
-        compressed: whether the clip was compressed with losses.
-        grey: whether the clip is black and white: then channels get the mean of what is predicted for them.
+        traits: what was found in the clip. The paper's network knows nothing of clip points.
     """
 
     def __init__(
@@ -64,11 +64,8 @@ class Expander:
         device: torch.device,
         precision: Precision,
         tile: tuple[int, int] | None = None,
-        overlays: Overlays | None = None,
-        clip_point: float = 1.0,
-        compressed: bool = False,
         tile_pad: int | None = None,
-        grey: bool = False,
+        traits: Traits = NOTHING_FOUND,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         asked = halved(self.network) if additions_pay(device, precision) else self.network
@@ -77,13 +74,12 @@ class Expander:
         self.config = config
         self.device = device
         self.precision = precision
-        self.tile = tile and whole_strides(*tile, network)
+        self.tile = tile and whole_strides(tile, network.architecture)
         self.tile_pad = tile_pad
-        self.overlays = overlays
-        self.white = clip_point**camera.GAMMA
+        self.traits = traits
+        self.white = traits.clip_point**camera.GAMMA
         """Linear light from which the source clips (stops alone)."""
-        self.ramp = COMPRESSED_RAMP if compressed else CLIP_RAMP
-        self.grey = grey
+        self.ramp = COMPRESSED_RAMP if traits.compressed else CLIP_RAMP
         self._cutting = threading.Lock()
 
     @torch.inference_mode()
@@ -105,11 +101,11 @@ class Expander:
 
     def expand_in_place(self, planes: Sequence[Pixels]) -> None:
         """The same, written over the frame's planes: three of `(height, width)`, rows may have gaps between them."""
-        if not self.overlays:
+        if not self.traits.overlays:
             self._picture(planes)
             return
         clips = self.white * self.ramp[1] ** camera.GAMMA
-        hdr = self.overlays.around(self._expanded, np.stack(planes), clips)
+        hdr = self.traits.overlays.around(self._expanded, np.stack(planes), clips)
         for plane, bright in zip(planes, hdr, strict=True):
             plane[:] = bright
 
@@ -143,7 +139,7 @@ class Expander:
         """Turn linear light, on the device, into HDR where it lies: `(3, height, width)`, or its planes."""
         if self.config.head == "ratio":
             sdr = camera.encode(torch.stack(tuple(linear))[None])
-            hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up, self.grey))
+            hdr = merge(exposures(self.predict, sdr, self.config.n_exp_down, self.config.n_exp_up, self.traits.grey))
             for plane, bright in zip(linear, hdr[0], strict=True):
                 plane.copy_(torch.maximum(bright, plane))
         elif self.device.type == "cpu":
@@ -156,14 +152,14 @@ class Expander:
         """Make the light brighter by the predicted stops where it clips: all of it, in few and large steps."""
         sdr = self.encoded(linear)
         for part, stops in self._answers(lambda part: sdr[None, :, *part], sdr.shape[-2:]):
-            linear[:, *part] = lifted(linear[:, *part], sdr[:, *part], stops[0], self.ramp, self.grey)
+            linear[:, *part] = lifted(linear[:, *part], sdr[:, *part], stops[0], self.ramp, self.traits.grey)
 
     def _lift(self, planes: Planes) -> None:
         """The same, part by part, on the processor.
 
         Only what reaches the ramp is computed: all else is the source, as it would be after a product by 2^0.
         """
-        foot, gap = self.foot, band_height(self.network)
+        foot, gap = self.foot, band_height(self.network.architecture)
 
         def picture(part: Part) -> Tensor:
             return self.encoded(interleaved([plane[part] for plane in planes])[None])
@@ -176,7 +172,7 @@ class Expander:
         def write(answer: Answer) -> None:
             part, stops = answer
             source = torch.stack([plane[part] for plane in planes])
-            hdr = lifted(source, self.encoded(source), stops[0], self.ramp, self.grey)
+            hdr = lifted(source, self.encoded(source), stops[0], self.ramp, self.traits.grey)
             for plane, bright in zip(planes, hdr, strict=True):
                 plane[part] = bright
 
@@ -204,14 +200,14 @@ class Expander:
         def wanted(part: Part) -> list[slice]:
             rows, columns = part
             seen = sdr[0, :, max(0, rows.start - distance) : rows.stop + distance, columns]
-            runs = reaching(seen.unbind(), white, band_height(self.network))
+            runs = reaching(seen.unbind(), white, band_height(self.network.architecture))
             return [slice(max(0, run.start - distance), min(run.stop + distance, seen.shape[-1])) for run in runs]
 
         return self.predict(sdr, wanted)
 
     def _answers(self, picture: Picture, size: Sequence[int], wanted: Wanted | None = None) -> list[Answer]:
         while True:
-            tile = self.tile or default_tile(size[0], size[1], self.network)
+            tile = self.tile or default_tile(size, self.network.architecture)
             try:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     if self.device.type == "cpu":
@@ -223,7 +219,8 @@ class Expander:
                     raise
                 with self._cutting:
                     if self.tile in (None, tile):  # else another thread has made them smaller meanwhile
-                        smaller = whole_strides(min(tile[0], size[0]) // 2, min(tile[1], size[1]) // 2, self.network)
+                        half = [min(pair) // 2 for pair in zip(tile, size, strict=True)]
+                        smaller = whole_strides(half, self.network.architecture)
                         if smaller == tile:
                             raise
                         logger.warning(

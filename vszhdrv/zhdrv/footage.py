@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,30 +32,56 @@ COMPRESSED_WHITE = 0.95
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What was found in the training frames. The header of a weights file keeps it, as every expansion needs it."""
+
+    overlays: Overlays | None = None
+    """What is not picture in them; None: nothing."""
+    clip_point: float = 1.0
+    """The working value at which the source clips."""
+    compressed: bool = False
+    """Whether the clip was compressed with losses (`compression.shows`)."""
+    grey: bool = False
+    """Whether all frames are black and white."""
+
+    @property
+    def white(self) -> float:
+        """The working value from which a channel counts as clipped, where the clip point is at 1."""
+        return COMPRESSED_WHITE if self.compressed else CLIPPED
+
+    def to_header(self) -> dict[str, str]:
+        """The entries of a weights file's header."""
+        return {
+            "clip_point": repr(self.clip_point),
+            "compressed": str(self.compressed),
+            "grey": str(self.grey),
+            **({} if self.overlays is None else {"overlays": str(self.overlays)}),
+        }
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, str]) -> Self:
+        """What `to_header` has written; entries that are missing say that nothing was found."""
+        overlays = header.get("overlays")
+        return cls(
+            Overlays.parse(overlays) if overlays else None,
+            float(header.get("clip_point", 1)),
+            header.get("compressed") == "True",
+            header.get("grey") == "True",
+        )
+
+
+@dataclass(frozen=True)
 class TrainingFrames:
-    """The frames to learn from, in memory.
+    """The frames to train on, in memory.
 
     `pixels` is `(count, 3, height, width)`, the working encoding as integers of the source's depth (uint8 or uint16) or
-    float; `pairs` names, for every drawn frame, its own and its successor's place in `pixels`. `overlays` are what was
-    found in the frames that is not picture, and is no longer in `pixels`; None: nothing. `clip_point` is the working
-    value at which the source clips; it is 1 in `pixels` (`rescaled`). `compressed`: with losses (`compression.shows`).
+    float: the picture without its overlays, clipping at 1 (`rescaled`). `pairs` names, for every drawn frame, its own
+    and its successor's place in `pixels`.
     """
 
     pixels: Tensor
     pairs: tuple[tuple[int, int], ...]
-    overlays: Overlays | None = None
-    clip_point: float = 1.0
-    compressed: bool = False
-
-    @property
-    def white(self) -> float:
-        """The working value from which a channel of `pixels` counts as clipped."""
-        return COMPRESSED_WHITE if self.compressed else CLIPPED
-
-    @cached_property
-    def grey(self) -> bool:
-        """Whether all frames are black and white."""
-        return all(torch.equal(red, green) and torch.equal(red, blue) for red, green, blue in self.pixels)
+    traits: Traits = Traits()
 
 
 def scaled(pixels: Tensor) -> Tensor:
@@ -93,13 +119,18 @@ def rescaled(pixels: npt.NDArray[Any], white: float) -> npt.NDArray[Any]:
     return pixels
 
 
+def is_grey(pixels: Tensor) -> bool:
+    """Whether all of `(count, 3, height, width)` frames are black and white."""
+    return all(torch.equal(red, green) and torch.equal(red, blue) for red, green, blue in pixels)
+
+
 def _clipped_share(pixels: Tensor) -> float:
     return float((scaled(pixels).amax(0) >= 1).float().mean())
 
 
 def shows_clipped(frames: TrainingFrames, pixels: Tensor) -> bool:
     """Whether there is something to learn in the second round in a part of a frame, `(3, height, width)`."""
-    return int((scaled(pixels).amax(0) >= frames.white).sum()) >= FEWEST_CLIPPED
+    return int((scaled(pixels).amax(0) >= frames.traits.white).sum()) >= FEWEST_CLIPPED
 
 
 def clips(frames: TrainingFrames) -> bool:

@@ -15,6 +15,8 @@ import torch
 
 from vszhdrv.errors import Failed, Refused
 
+from .rounding import ceil_div
+
 Precision = Literal["bf16", "fp32"]
 
 STREAMS_BYTES = 2**30
@@ -124,7 +126,7 @@ def default_streams(device: torch.device, bytes_each: int) -> int:
     if device.type == "cpu":
         threads = torch_threads()
         fit = max(1, STREAMS_BYTES // bytes_each)
-        return threads // -(-threads // fit)  # so many that their shares leave few threads over
+        return threads // ceil_div(threads, fit)  # so many that their shares leave few threads over
     # a tile at once takes up to 1.7 times as much
     return max(1, min(CARD_STREAMS, free_memory(device) // (2 * bytes_each)))
 

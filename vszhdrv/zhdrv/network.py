@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,7 @@ from vszhdrv.errors import Refused
 
 from . import blocks
 from .blocks import Part
-
-Head = Literal["ratio", "stops"]
-
+from .config import Architecture
 
 LEAK = 0.1
 """Slope of the stops at their lower end. Without it, answers that a bad stretch of training has brought to nearly 0 on
@@ -61,20 +59,17 @@ class UNet(nn.Module):
     Input and output are `(batch, 3, height, width)`, the input display-encoded in [0, 1]; height and width must be
     multiples of `multiple`: callers pad.
 
-    Args:
-        widths: channels of the encoder's levels, finest first.
-        head: what the three output channels are: "ratio", values in (0, 1) by a sigmoid, or "stops" over white by a
-            leaky softplus (what is under 0 counts as 0), from a network that is also told which channels clip.
-        fold: the finest level sees blocks of this many pixels squared as one, all their values side by side.
+    With the head "ratio" the output is in (0, 1) by a sigmoid. With "stops" it is stops over white by a leaky softplus
+    (values under 0 count as 0), and the network is also told which channels clip.
     """
 
-    def __init__(self, widths: Sequence[int], head: Head, fold: int = 1) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.widths = tuple(widths)
-        self.head = head
-        self.fold = fold
-        self.multiple: int = fold * 2 ** (len(widths) - 1)
-        inputs = (6 if head == "stops" else 3) * fold**2
+        self.architecture = architecture
+        self.multiple = architecture.multiple
+        self.head, self.fold = architecture.head, architecture.fold
+        widths, fold = architecture.widths, architecture.fold
+        inputs = (6 if self.head == "stops" else 3) * fold**2
         self.encoder = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1) for before, after in zip((inputs, *widths), widths, strict=False)
         )
@@ -86,15 +81,6 @@ class UNet(nn.Module):
         )
         self.last = nn.Conv2d(2 * widths[0], widths[0], 3, padding=1)
         self.out = nn.Conv2d(widths[0], 3 * fold**2, 1)
-
-    @property
-    def reach(self) -> int:
-        """Pixels beyond which nothing around a pixel changes its answer: the overlap that tiles need."""
-        # At level k a pixel is fold * 2^k wide: 3x3 convolutions (two a level, three at the finest) and a pooling each
-        # see one further, the bilinear upsampling from level k up to one and a half.
-        levels = range(len(self.widths))
-        blocks: int = sum(3 * 2**k for k in levels) + sum(2 * 2**k for k in levels[1:])
-        return self.fold * blocks
 
     def forward(self, x: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
         """The answer at the lattice's pixels, whose step divides `fold`."""
@@ -156,23 +142,24 @@ def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
     return torch.cat((large, fine), dim=1)
 
 
-def new_network(widths: Sequence[int], head: Head, fold: int, seed: int) -> UNet:
+def new_network(architecture: Architecture, seed: int) -> UNet:
     """A network with freshly drawn weights; the process's own random state is left as found."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the graphics cards, too
-        return UNet(widths, head, fold)
+        return UNet(architecture)
 
 
-def network_of(weights: Mapping[str, Tensor], widths: Sequence[int], head: Head, fold: int) -> UNet:
+def network_of(weights: Mapping[str, Tensor], architecture: Architecture) -> UNet:
     """A network with the given weights.
 
     Raises Refused where the weights belong to another architecture.
     """
-    network = new_network(widths, head, fold, seed=0)  # only so as not to draw from the process's random state
+    network = new_network(architecture, seed=0)  # only so as not to draw from the process's random state
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:
-        raise Refused(f"the weights are of another architecture than a {head} U-Net {list(widths)}") from error
+        wanted = f"a {architecture.head} U-Net {list(architecture.widths)}"
+        raise Refused(f"the weights are of another architecture than {wanted}") from error
     return network
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .camera import GAMMA, LUMA
+from .rounding import ceil_div
 
 BLACK = 0.04
 """Working values up to this are black in a bar: 8-bit video's code 27, above any coding noise."""
@@ -252,7 +253,7 @@ def _logos(pixels: Pixels, white: NDArray[np.floating[Any]]) -> NDArray[np.uint8
         return logos
     height, width = always.shape
     side = max(SMALLEST_CELL, round(height / CELLS))
-    cells = np.zeros((-(-height // side), -(-width // side)), bool)
+    cells = np.zeros((ceil_div(height, side), ceil_div(width, side)), bool)
     rows, columns = np.nonzero(always)
     cells[rows // side, columns // side] = True
     for group in _connected(cells):

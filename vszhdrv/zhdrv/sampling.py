@@ -82,7 +82,7 @@ def visits(frames: TrainingFrames, config: Config, epoch: int) -> Iterator[list[
         crops = [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.crops]]
         if epoch >= config.first_epochs:
             crops = [_aimed(crop, frames, config, draw) for crop in crops]
-        elif frames.compressed:
+        elif frames.traits.compressed:
             crops = [replace(crop, coding=_draw_coding(draw)) for crop in crops]
         row, column = draw.integers(config.stride, size=2).tolist()
         yield [replace(crop, phase=(row, column)) for crop in crops]

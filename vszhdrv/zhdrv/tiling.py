@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from .blocks import Part
 from .camera import CLIPPED
-from .config import Config
+from .config import Architecture
 from .lanes import side_by_side
 from .network import UNet
+from .rounding import ceil_div, round_up
 
 TILE_BYTES = 2**28
 """Frames whose finest level in the network takes more (in float32) go through it in tiles, which bounds the memory."""
@@ -60,39 +61,42 @@ def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
     return [slice(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
 
 
-def default_tile(height: int, width: int, network: UNet) -> tuple[int, int]:
-    """Tile height and width in pixels: the fewest equal tiles of at most TILE_BYTES, from the frame's size and the
-    network alone, so that every process computes the same bits."""
-    most = TILE_BYTES // (4 * network.widths[0]) * network.fold**2
+def default_tile(size: Sequence[int], architecture: Architecture) -> tuple[int, int]:
+    """Tile height and width in pixels: the fewest equal tiles of at most TILE_BYTES.
+
+    They depend on the frame's size and the network alone, so that every process computes the same bits.
+    """
+    height, width = size
+    most = TILE_BYTES // (4 * architecture.widths[0]) * architecture.fold**2
     rows = columns = 1
-    while -(-height // rows) * -(-width // columns) > most:
+    while ceil_div(height, rows) * ceil_div(width, columns) > most:
         if height / rows > width / columns:
             rows += 1
         else:
             columns += 1
-    return whole_strides(-(-height // rows), -(-width // columns), network)
+    return whole_strides((ceil_div(height, rows), ceil_div(width, columns)), architecture)
 
 
-def band_height(network: UNet) -> int:
+def band_height(architecture: Architecture) -> int:
     """Height of the bands in which the decoder's finest level is computed, in pixels."""
-    return max(BAND_BLOCKS * network.fold, BAND_ROWS)
+    return max(BAND_BLOCKS * architecture.fold, BAND_ROWS)
 
 
-def working_memory(config: Config, size: Sequence[int], tile: Sequence[int] | None, tile_pad: int | None) -> int:
+def working_memory(
+    architecture: Architecture, size: Sequence[int], tile: Sequence[int] | None, tile_pad: int | None
+) -> int:
     """About what a frame of `size` (height, width) takes while it is computed, in bytes; see docs/performance.md."""
-    with torch.device("meta"):
-        network = UNet(config.widths, config.head, config.fold)
-    height, width = whole_strides(tile[0], tile[1], network) if tile else default_tile(size[0], size[1], network)
-    margin = 2 * (network.reach if tile_pad is None else tile_pad)
+    height, width = whole_strides(tile, architecture) if tile else default_tile(size, architecture)
+    margin = 2 * (architecture.reach if tile_pad is None else tile_pad)
     seen = min(height + margin, size[0]) * min(width + margin, size[1])
-    values = LEVEL_COPIES * network.widths[0] / network.fold**2
+    values = LEVEL_COPIES * architecture.widths[0] / architecture.fold**2
     return round(4 * (values * seen + FRAME_COPIES * 3 * size[0] * size[1]))
 
 
-def whole_strides(height: int, width: int, network: UNet) -> tuple[int, int]:
+def whole_strides(size: Sequence[int], architecture: Architecture) -> tuple[int, int]:
     """The smallest tile of this size or more that is whole strides of the network: all tiles must begin on one."""
-    multiple = network.multiple
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+    height, width = size
+    return round_up(height, architecture.multiple), round_up(width, architecture.multiple)
 
 
 def evaluate(
@@ -136,7 +140,7 @@ def evaluate_at_once(
 
 def _tiles(network: UNet, size: Sequence[int], tile: Sequence[int]) -> Iterator[Part]:
     """The tiles of a frame that is repeated beyond its right and bottom edge to whole strides."""
-    height, width = whole_strides(size[0], size[1], network)
+    height, width = whole_strides(size, network.architecture)
     for top in range(0, height, tile[0]):
         for left in range(0, width, tile[1]):
             yield slice(top, min(top + tile[0], height)), slice(left, min(left + tile[1], width))
@@ -151,7 +155,7 @@ def _inside(area: Part, size: Sequence[int]) -> Part:
 def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None) -> list[Part]:
     """The parts of a tile that need an answer."""
     rows, columns = _inside(tile, size)
-    step = band_height(network)
+    step = band_height(network.architecture)
     bands = [(slice(top, min(top + step, rows.stop)), columns) for top in range(rows.start, rows.stop, step)]
     if wanted is None:
         return bands
@@ -165,15 +169,16 @@ def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None
 def _seen_by(network: UNet, tile: Part, parts: Sequence[Part], size: Sequence[int], tile_pad: int | None) -> Part:
     """What is computed for these parts of a tile: as far around them as the network reaches, in whole strides, but at
     most `tile_pad` beyond the tile, and nothing beyond the frame."""
-    multiple = network.multiple
-    reach, pad = whole_strides(network.reach, network.reach if tile_pad is None else tile_pad, network)
+    architecture, multiple = network.architecture, network.multiple
+    reach = architecture.reach
+    reach, pad = whole_strides((reach, reach if tile_pad is None else tile_pad), architecture)
 
     def along(sides: Sequence[slice], whole: slice, end: int) -> slice:
         start, stop = min(side.start for side in sides), max(side.stop for side in sides)
-        first, last = start // multiple * multiple - reach, -(-stop // multiple) * multiple + reach
+        first, last = start // multiple * multiple - reach, round_up(stop, multiple) + reach
         return slice(max(first, whole.start - pad, 0), min(last, whole.stop + pad, end))
 
-    height, width = whole_strides(size[0], size[1], network)
+    height, width = whole_strides(size, network.architecture)
     rows, columns = zip(*parts, strict=True)
     return along(rows, tile[0], height), along(columns, tile[1], width)
 
@@ -211,7 +216,7 @@ def clipping_areas(sdr: Tensor, fold: int) -> list[Part] | None:
     rows = sdr[0].permute(1, 2, 0).reshape(height, width * channels)
     bands = [slice(top, min(top + step, height // fold)) for top in range(0, height // fold, step)]
     areas = [
-        (band, slice(run.start // block, -(-run.stop // block)))
+        (band, slice(run.start // block, ceil_div(run.stop, block)))
         for band in bands
         for run in reaching([rows[band.start * fold : band.stop * fold]], CLIPPED, AREA_GAP * channels)
     ]
@@ -226,7 +231,7 @@ def _finish(network: UNet, coarse: Tensor, fine: Tensor, origin: tuple[int, int]
     cuts = []
     for pixels, start, length in zip(part, origin, coarse.shape[-2:], strict=True):
         first = max((pixels.start - start) // block - 1, 0)
-        cuts.append((first, min(-(-(pixels.stop - start) // block) + 1, length), start + first * block))
+        cuts.append((first, min(ceil_div(pixels.stop - start, block) + 1, length), start + first * block))
     (top, bottom, above), (left, right, before) = cuts
     answer = network.finish(coarse[..., top:bottom, left:right], fine[..., 2 * top : 2 * bottom, 2 * left : 2 * right])
     rows, columns = part

@@ -138,7 +138,7 @@ def train(
     The last Progress has `epoch == epochs`.
     With a `team`, its other processes take the same steps at the same time.
     """
-    network = new_network(config.widths, config.head, config.fold, config.seed).to(device)
+    network = new_network(config.architecture, config.seed).to(device)
     layout = layout_for_learning(device, precision) if config.head == "ratio" else torch.channels_last
     network.to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
@@ -248,8 +248,8 @@ def _begin_second_round(
     if not progress.first:
         progress.schedule = _second_schedule(progress, config)
         progress.first = progress.weights
-    learned = Expander(network_of(progress.first, config.widths, config.head, config.fold), config, device, precision)
-    learned_answer = partial(learned.predict_near, white=consensus.frames.white, distance=consensus.nearby)
+    learned = Expander(network_of(progress.first, config.architecture), config, device, precision)
+    learned_answer = partial(learned.predict_near, white=consensus.frames.traits.white, distance=consensus.nearby)
     progress.comparing = True
     started = time.perf_counter()
     for _ in consensus.ask(learned_answer, lanes):
@@ -341,14 +341,14 @@ def _stops_objective(
     shift_stops = torch.tensor(shifts, device=device)[:, None, None, None]  # now, while a card has nothing to do
     f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
     seen = f
-    if frames.compressed:
+    if frames.traits.compressed:
         seen = torch.empty_like(f)
         for k, crop in enumerate(crops):
             assert crop.coding is not None
             seen[k :: len(crops)] = compression.coded(f[k :: len(crops)], *crop.coding)
     stops, x, f = _looked_at(network, seen, crops, config, x, f)
-    truth = losses.truth(x, f, shift_stops, frames.white)
-    return losses.censored(stops, truth, losses.excess(x, frames.white)), _steady(stops, truth, config)
+    truth = losses.truth(x, f, shift_stops, frames.traits.white)
+    return losses.censored(stops, truth, losses.excess(x, frames.traits.white)), _steady(stops, truth, config)
 
 
 def _consensus_objective(
@@ -364,7 +364,7 @@ def _consensus_objective(
     x = torch.cat([sampling.cut(frames, place, crop, config.crop, device) for place, crop in visits])
     agreed = torch.cat([consensus.cut(place, crop) for place, crop in visits])
     stops, x, agreed = _looked_at(network, x, crops, config, x, agreed)
-    seen = (x >= frames.white).to(stops.dtype)
+    seen = (x >= frames.traits.white).to(stops.dtype)
     truth = losses.Truth(agreed, seen, torch.zeros_like(seen))
     return losses.known(stops, truth), _steady(stops, truth, config)
 

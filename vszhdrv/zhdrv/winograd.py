@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .lanes import side_by_side
+from .rounding import ceil_div, round_up
 
 A, B = 0.75, 1.5
 """Rows are values of polynomials at 0, A, -A, B, -B and infinity. In bfloat16, results miss by 3.2 times as much as
@@ -75,11 +76,11 @@ class HalvedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.kernels[0].dtype)
         batch, channels, height, width = x.shape
-        end = height + -height % 4
+        end = round_up(height, 4)
         size = batch, len(self.biases[0]), end, width
         y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
-        strips = max(torch.get_num_threads(), -(-batch * channels * end * width // STRIP_VALUES))
-        step = 4 * -(-end // (4 * strips))
+        strips = max(torch.get_num_threads(), ceil_div(batch * channels * end * width, STRIP_VALUES))
+        step = 4 * ceil_div(end, 4 * strips)
 
         def compute(first: int) -> None:
             last = min(first + step, end)
