@@ -218,7 +218,7 @@ def network_of(preset: str, width: int, height: int, on: Hardware) -> Expander:
 
 def job_of(clip: vs.VideoNode, expander: Expander) -> learning.Job:
     """What core.zhdrv.Expand has of this clip once it has learned: its `expand()` is what that returns."""
-    on = {"device": str(expander.device), "precision": expander.precision}
+    on = {"device": str(expander.device), "precision": expander.evaluator.precision}
     job = learning.prepare(clip, preset=expander.config.preset, cache="", **on)
     job.trained = learning.Trained({}, best=expander.network.state_dict())
     return job
@@ -374,7 +374,7 @@ def network_alone(expander: Expander, size: tuple[int, int]) -> tuple[Callable[[
     def run() -> int:
         with torch.inference_mode():
             for _ in range(TIMES):
-                expander.predict(x)
+                expander.evaluator.predict(x)
             synchronized(device)
         return TIMES
 
@@ -446,9 +446,9 @@ def consensus_of(size: tuple[int, int], on: Hardware) -> Callable[[], int]:
 
     def run() -> int:
         agreed = consensus.Consensus(held, device, expander.config.stride)
-        answer = partial(expander.predict_near, white=held.traits.white, distance=agreed.nearby)
+        predict = partial(expander.evaluator.predict_near, white=held.traits.white, distance=agreed.nearby)
         with Lanes(device, expander.config.crops, 1) as lanes:
-            for _ in agreed.ask(answer, lanes):
+            for _ in agreed.consult(predict, lanes):
                 pass
         synchronized(device)
         return CONSULTED

@@ -93,7 +93,7 @@ class FakeJob:
             for plane in planes:
                 plane *= 2
 
-        expander = SimpleNamespace(expand_in_place=brighten)
+        expander = SimpleNamespace(brighten=brighten)
 
         def compute(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
             made = function(expander, [np.array(f[plane]) for plane in range(3)])

@@ -159,7 +159,7 @@ def test_light_is_measured_below_the_peak_where_frames_are_made() -> None:
         for plane in planes:
             plane *= 8
 
-    hdr = SimpleNamespace(expand_in_place=brighten)
+    hdr = SimpleNamespace(brighten=brighten)
     pixels = np.full((3, 4, 6), 0.5, np.float32)
     made: list = []
     job = SimpleNamespace(

@@ -28,7 +28,7 @@ def test_a_stream_has_its_share_of_the_threads(
 ) -> None:
     seen: list[tuple[int, int]] = []
     loaded: list[Expander] = []
-    create, expand = Expander.__init__, Expander.expand_in_place
+    create, expand = Expander.__init__, Expander.brighten
 
     def counted(self: Expander, *arguments: Any, **options: Any) -> None:
         loaded.append(self)
@@ -39,7 +39,7 @@ def test_a_stream_has_its_share_of_the_threads(
         expand(self, planes)
 
     monkeypatch.setattr(Expander, "__init__", counted)
-    monkeypatch.setattr(Expander, "expand_in_place", looked_at)
+    monkeypatch.setattr(Expander, "brighten", looked_at)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:

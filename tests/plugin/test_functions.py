@@ -218,7 +218,7 @@ def test_frames_are_expanded_where_they_lie(
 ) -> None:
     given: list[list[np.ndarray]] = []
     lying: list[int] = []
-    planes_of, expand = frames.planes_of, Expander.expand_in_place
+    planes_of, expand = frames.planes_of, Expander.brighten
 
     def of_frame(frame: vs.VideoFrame) -> list[np.ndarray]:
         given.append(planes_of(frame))
@@ -229,7 +229,7 @@ def test_frames_are_expanded_where_they_lie(
         expand(self, planes)
 
     monkeypatch.setattr(frames, "planes_of", of_frame)
-    monkeypatch.setattr(Expander, "expand_in_place", looked_at)
+    monkeypatch.setattr(Expander, "brighten", looked_at)
     getattr(core.zhdrv, function)(make_clip(), weights=str(network), device="cpu").get_frame(0).close()
     assert lying == [1]
 

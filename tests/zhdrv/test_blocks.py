@@ -19,7 +19,7 @@ def test_blocks_are_seen_as_pixels_side_by_side(head: Head, fold: int) -> None:
     told = [x - 0.5, (x >= CLIPPED).float() - 0.5] if head == "stops" else [x]
     blocks = torch.cat([F.pixel_unshuffle(each, fold) for each in told], dim=1)
     with torch.no_grad():
-        torch.testing.assert_close(model.fine(x), F.relu(model.encoder[0](blocks)), rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.encode_finest(x), F.relu(model.encoder[0](blocks)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("fold", [1, 2, 4, 16])
@@ -41,4 +41,4 @@ def test_areas_outside_which_nothing_clips_make_no_difference(fold: int, areas: 
         x[..., rows, columns] += 0.2  # half of it clips
     x = x.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        torch.testing.assert_close(model.fine(x, areas), model.fine(x), rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.encode_finest(x, areas), model.encode_finest(x), rtol=0, atol=1e-5)

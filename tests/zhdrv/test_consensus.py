@@ -43,18 +43,18 @@ def held(linear: Tensor) -> TrainingFrames:
     return TrainingFrames((camera.encode(linear) * 255).round().byte(), pairs)
 
 
-def saying(frames: TrainingFrames, stops: Sequence[float]) -> consensus.Answer:
+def saying(frames: TrainingFrames, stops: Sequence[float]) -> consensus.Predict:
     """A network that says these stops of all pixels of the frames."""
     known = [footage.scaled(pixels)[None] for pixels in frames.pixels]
     return lambda x: torch.full_like(x, next(n for y, n in zip(known, stops, strict=True) if torch.equal(x, y)))
 
 
-def asked(frames: TrainingFrames, answer: consensus.Answer, scale: int = 1, threads: int = 1) -> Consensus:
+def consulted(frames: TrainingFrames, predict: consensus.Predict, scale: int = 1, threads: int = 1) -> Consensus:
     """The consensus of the frames."""
     agreed = Consensus(frames, CPU, scale)
     with Lanes(CPU, threads) as lanes:
         assert lanes.count == threads
-        for _ in agreed.ask(answer, lanes):
+        for _ in agreed.consult(predict, lanes):
             pass
     return agreed
 
@@ -66,13 +66,13 @@ def means(agreed: Consensus, frames: TrainingFrames, place: int) -> Tensor:
     return agreed.cut(place, whole)[0][footage.scaled(frames.pixels[place]) >= frames.traits.white]
 
 
-def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
+def test_predictions_for_the_same_place_are_averaged_along_motion() -> None:
     frames = filmed()
-    answers = [STOPS + (1 if n % 4 == 0 else 0) for n in range(17)]
-    agreed = asked(frames, saying(frames, answers))
-    near = [answers[8 + k] for d in consensus.DISTANCES for k in (-d, d)]
-    expected = (answers[8] + sum(near)) / (1 + len(near))
-    assert answers[8] != pytest.approx(expected, abs=0.2)
+    predictions = [STOPS + (1 if n % 4 == 0 else 0) for n in range(17)]
+    agreed = consulted(frames, saying(frames, predictions))
+    near = [predictions[8 + k] for d in consensus.DISTANCES for k in (-d, d)]
+    expected = (predictions[8] + sum(near)) / (1 + len(near))
+    assert predictions[8] != pytest.approx(expected, abs=0.2)
     found = means(agreed, frames, 8)
     assert len(found) > 1000
     assert found.median() == pytest.approx(expected, abs=0.1)
@@ -81,16 +81,16 @@ def test_answers_to_the_same_place_are_averaged_along_motion() -> None:
 
 def test_threads_that_share_the_neighbours_agree_on_the_same(set_threads: Callable[[int], None]) -> None:
     frames = filmed()
-    answers = saying(frames, [STOPS + n / 10 for n in range(17)])
-    alone = [means(asked(frames, answers), frames, n) for n in range(17)]
+    predictions = saying(frames, [STOPS + n / 10 for n in range(17)])
+    alone = [means(consulted(frames, predictions), frames, n) for n in range(17)]
     set_threads(2)
-    shared = asked(frames, answers, threads=2)
+    shared = consulted(frames, predictions, threads=2)
     assert all(torch.equal(means(shared, frames, n), alone[n]) for n in range(17))
 
 
 def test_neighbours_speak_at_the_frames_own_exposure() -> None:
     frames = filmed(exposures=lambda n: -0.1 * n)
-    agreed = asked(frames, saying(frames, [STOPS - 0.1 * n for n in range(17)]))
+    agreed = consulted(frames, saying(frames, [STOPS - 0.1 * n for n in range(17)]))
     for place in (0, 8, 16):
         assert means(agreed, frames, place).median() == pytest.approx(STOPS - 0.1 * place, abs=0.1)
 
@@ -98,19 +98,19 @@ def test_neighbours_speak_at_the_frames_own_exposure() -> None:
 def test_what_a_neighbour_shows_unclipped_is_heard() -> None:
     dark = 8 + consensus.DISTANCES[0]
     frames = filmed(exposures=lambda n: -STOPS - 1 if n == dark else 0.0)
-    agreed = asked(frames, lambda x: torch.full_like(x, 1.0))  # the network knows nothing
-    alone = asked(filmed(), lambda x: torch.full_like(x, 1.0))
+    agreed = consulted(frames, lambda x: torch.full_like(x, 1.0))  # the network knows nothing
+    alone = consulted(filmed(), lambda x: torch.full_like(x, 1.0))
     assert means(alone, filmed(), 8).median() == pytest.approx(1, abs=0.05)
     gain = (STOPS - 1) / (1 + 2 * len(consensus.DISTANCES))
     assert means(agreed, frames, 8).median() == pytest.approx(1 + gain, abs=0.1)
 
 
-def test_another_shot_is_not_asked() -> None:
+def test_another_shot_is_not_consulted() -> None:
     other = world(seed=1)[..., : SIZE[1]] * 0.5
     other[:, 20:76, 30:98] = 4.0  # white where the lamp is, too: inside of it the pictures match
     views = torch.stack([world()[..., 64 : 64 + SIZE[1]]] * 6 + [other] * 7)
     frames = held(views)
-    agreed = asked(frames, saying(frames, [STOPS] * 6 + [1.0] * 7))
+    agreed = consulted(frames, saying(frames, [STOPS] * 6 + [1.0] * 7))
     assert means(agreed, frames, 5).median() == pytest.approx(STOPS, abs=0.05)
     assert means(agreed, frames, 6).median() == pytest.approx(1.0, abs=0.05)
 
@@ -120,24 +120,24 @@ def test_where_nothing_can_be_compared_the_frame_speaks_alone() -> None:
     for place, row in enumerate(white):
         row[:, :place] = 0.0  # to tell them apart
     frames = held(white)
-    agreed = asked(frames, saying(frames, [1.0, 3.0, 2.0]))
+    agreed = consulted(frames, saying(frames, [1.0, 3.0, 2.0]))
     assert [float(means(agreed, frames, place).mean()) for place in range(3)] == [1.0, 3.0, 2.0]
 
 
-def test_an_answer_under_white_counts_as_white() -> None:
+def test_a_prediction_under_white_counts_as_white() -> None:
     frames = filmed()
-    agreed = asked(frames, saying(frames, [STOPS if n == 8 else -5 for n in range(17)]))
+    agreed = consulted(frames, saying(frames, [STOPS if n == 8 else -5 for n in range(17)]))
     assert means(agreed, frames, 8).median() == pytest.approx(STOPS / 7, abs=0.1)
     assert means(agreed, frames, 7).median() == pytest.approx(STOPS / 6, abs=0.1)  # has no eighth frame before itself
 
 
-def test_answers_beyond_what_eight_bits_hold_are_cut() -> None:
+def test_predictions_beyond_what_eight_bits_hold_are_cut() -> None:
     frames = filmed(3)
-    agreed = asked(frames, lambda x: torch.full_like(x, 99))
+    agreed = consulted(frames, lambda x: torch.full_like(x, 99))
     assert means(agreed, frames, 1).max() == 255 / consensus.PER_STOP
 
 
-def test_what_has_left_the_picture_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_left_the_picture_is_not_consulted(monkeypatch: pytest.MonkeyPatch) -> None:
     class Flow:
         def calc(self, here: npt.NDArray[np.uint8], *_: object) -> npt.NDArray[np.float32]:
             return np.full((*here.shape, 2), (60, 0), np.float32)
@@ -147,14 +147,14 @@ def test_what_has_left_the_picture_is_not_asked(monkeypatch: pytest.MonkeyPatch)
     flat.pixels[..., -1] = 255  # repeated beyond the edge, it would match
     flat.pixels[0, ..., 100:] = 255
     flat.pixels[1, ..., 0] = 0  # to tell it from the third
-    agreed = asked(flat, saying(flat, [STOPS, 0.0, STOPS]))
+    agreed = consulted(flat, saying(flat, [STOPS, 0.0, STOPS]))
     assert (means(agreed, flat, 0) == STOPS).all()
 
 
 @pytest.mark.parametrize("transform", range(8))
 def test_means_are_cut_and_turned_like_the_frames(transform: int) -> None:
     frames = filmed(3)
-    agreed = asked(frames, lambda x: x + 1)
+    agreed = consulted(frames, lambda x: x + 1)
     crop = sampling.Crop(0, transform, 10, 20, 64, 64, jitter_stops=0, shift_stops=0)
     whole = sampling.Crop(0, 0, 0, 0, *SIZE, jitter_stops=0, shift_stops=0)
     expected = sampling.turned(agreed.cut(1, whole)[..., *crop.area], transform)
@@ -169,7 +169,7 @@ def test_blocks_of_pixels_are_seen_as_one(size: tuple[int, int]) -> None:
     height, width = size
     frames = filmed()
     frames = TrainingFrames(frames.pixels[..., :height, :width], frames.pairs)
-    agreed = asked(frames, lambda x: torch.where(x == 1, STOPS, 0.0), 2)
+    agreed = consulted(frames, lambda x: torch.where(x == 1, STOPS, 0.0), 2)
     whole = sampling.Crop(0, 0, 0, 0, height, width, jitter_stops=0, shift_stops=0)
     mean = agreed.cut(8, whole)
     assert mean.shape == (1, 3, height, width)
@@ -179,7 +179,7 @@ def test_blocks_of_pixels_are_seen_as_one(size: tuple[int, int]) -> None:
     assert means(agreed, frames, 8).min() > STOPS - 1.5
 
 
-def test_learned_from_is_what_clips_evenly_spread_where_that_is_much() -> None:
+def test_trained_on_is_what_clips_evenly_spread_where_that_is_much() -> None:
     dark = torch.zeros(2, 3, 32, 32)
     frames = held(torch.cat([dark, torch.full((3, 3, 32, 32), 4.0), dark]))
     assert Consensus(frames, CPU).frames.pairs == ((2, 3), (3, 4), (4, 5))
@@ -195,10 +195,10 @@ def test_learned_from_is_what_clips_evenly_spread_where_that_is_much() -> None:
 def test_deeper_frames_and_compressed_ones_are_seen_as_they_are() -> None:
     frames = filmed()
     deep = TrainingFrames((frames.pixels.to(torch.int32) * 257).to(torch.uint16), frames.pairs)
-    found = means(asked(deep, lambda x: torch.full_like(x, STOPS)), deep, 6)
+    found = means(consulted(deep, lambda x: torch.full_like(x, STOPS)), deep, 6)
     assert found.median() == pytest.approx(STOPS, abs=0.05)
     uneven = TrainingFrames(frames.pixels.clamp(max=245), frames.pairs, Traits(compressed=True))
-    found = means(asked(uneven, lambda x: torch.full_like(x, STOPS)), uneven, 6)
+    found = means(consulted(uneven, lambda x: torch.full_like(x, STOPS)), uneven, 6)
     assert len(found) > 1000 and found.median() == pytest.approx(STOPS, abs=0.05)
 
 
@@ -209,5 +209,5 @@ def test_low_pictures_have_flow_too(height: int, width: int) -> None:
     wall = 0.2 + 0.1 * torch.sin(x / 5) * torch.cos(y / 3)
     wall = torch.where((x - width / 2) ** 2 + (y - height / 2) ** 2 < 9, 8.0, wall)
     frames = held(torch.stack([wall[:, n : n + width].expand(3, -1, -1) for n in range(6)]))
-    agreed = asked(frames, saying(frames, [3, 3, 3, 3, 3, 3]))
+    agreed = consulted(frames, saying(frames, [3, 3, 3, 3, 3, 3]))
     assert 2 < means(agreed, frames, 2).mean() < 3.1

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from vszhdrv.zhdrv import camera, expansion, tiling
 from vszhdrv.zhdrv.config import Architecture, Config
+from vszhdrv.zhdrv.evaluation import Evaluator
 from vszhdrv.zhdrv.expansion import Expander, show
 from vszhdrv.zhdrv.footage import Traits
 from vszhdrv.zhdrv.hardware import Precision
 from vszhdrv.zhdrv.network import UNet, new_network
-from vszhdrv.zhdrv.training import answer
+from vszhdrv.zhdrv.objectives import predicted
 
 CPU = torch.device("cpu")
 STEP = camera.gain(-2)  # 0.5325
@@ -31,6 +32,14 @@ def expander(preset: str, tile: tuple[int, int] | None = None, **settings: objec
     return Expander(network, config, CPU, "fp32", tile)
 
 
+def brightened(expand: Expander, linear: Tensor) -> Tensor:
+    """HDR of `(batch, 3, height, width)` linear light."""
+    hdr = linear.clone()
+    for frame in hdr:
+        expand.brighten(list(frame.numpy()))
+    return hdr
+
+
 def ramp(low: float, high: float, height: int = 8, width: int = 64) -> Tensor:
     """Grey radiance in equal steps of stops, (1, 3, height, width)."""
     return torch.logspace(low, high, width, base=2).expand(1, 3, height, width).contiguous()
@@ -44,8 +53,7 @@ def test_the_result_is_never_darker_than_the_source(preset: str, settings: dict[
     linear = torch.rand(1, 3, 33, 47, generator=torch.Generator().manual_seed(1)) * 1.3  # superwhite, too
     linear[..., :8, :8] = 0
     linear[..., -8:, -8:] = 1
-    hdr = expander(preset, **settings)(linear)
-    assert (hdr.shape, hdr.dtype, hdr.device) == (linear.shape, torch.float32, CPU)
+    hdr = brightened(expander(preset, **settings), linear)
     assert hdr.isfinite().all()
     assert (hdr >= linear).all()
 
@@ -53,7 +61,7 @@ def test_the_result_is_never_darker_than_the_source(preset: str, settings: dict[
 def test_fast_leaves_alone_what_is_exposed_and_brightens_what_clips() -> None:
     linear = torch.full((1, 3, 32, 32), 0.5)
     linear[..., 16:] = 1.0
-    hdr = expander("fast")(linear)
+    hdr = brightened(expander("fast"), linear)
     assert torch.equal(hdr[..., :16], linear[..., :16])
     assert (hdr[..., 16:] > 1).all()
 
@@ -62,8 +70,9 @@ def test_fast_leaves_alone_what_is_exposed_and_brightens_what_clips() -> None:
 def test_grey_stays_grey(preset: str) -> None:
     network, config = small(preset)
     linear = ramp(-4, 0.2, 47, 61)
-    tinted = Expander(network, config, CPU, "fp32")(linear)
-    red, green, blue = Expander(network, config, CPU, "fp32", traits=Traits(grey=True))(linear).unbind(1)
+    tinted = brightened(Expander(network, config, CPU, "fp32"), linear)
+    grey = Expander(network, config, CPU, "fp32", traits=Traits(grey=True))
+    red, green, blue = brightened(grey, linear).unbind(1)
     assert torch.allclose(red, green, rtol=1e-6) and torch.allclose(red, blue, rtol=1e-6)
     if preset == "fast":
         assert torch.equal(red, green) and torch.equal(red, blue)
@@ -75,17 +84,8 @@ def test_grey_stays_grey(preset: str) -> None:
 def test_colour_in_a_grey_clip_stays_colour() -> None:
     network, config = small("fast")
     lamp = torch.tensor([1.0, 0.6, 0.3])[None, :, None, None].expand(1, 3, 32, 32)
-    hdr = Expander(network, config, CPU, "fp32", traits=Traits(grey=True))(lamp)
+    hdr = brightened(Expander(network, config, CPU, "fp32", traits=Traits(grey=True)), lamp)
     assert torch.allclose(hdr / hdr[:, :1], lamp)
-
-
-def test_an_array_is_expanded_as_a_tensor_is() -> None:
-    linear = np.random.default_rng(0).random((3, 17, 23), np.float32)
-    expand = expander("paper")
-    hdr = expand.expand(linear)
-    assert (hdr.shape, hdr.dtype) == ((3, 17, 23), np.float32)
-    assert np.array_equal(hdr, expand(torch.from_numpy(linear)[None])[0].numpy())
-    assert np.array_equal(hdr, expand.expand(linear))
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])
@@ -95,8 +95,8 @@ def test_a_frame_is_expanded_where_it_lies(preset: str) -> None:
     planes = [np.zeros((131, 300), np.float32)[:, :277] for _ in range(3)]  # rows with gaps, planes apart
     for plane, source in zip(planes, linear, strict=True):
         plane[:] = source
-    hdr = expand.expand(linear)
-    expand.expand_in_place(planes)
+    hdr = brightened(expand, torch.from_numpy(linear)[None])[0].numpy()
+    expand.brighten(planes)
     assert np.array_equal(np.stack(planes), hdr)
     assert (hdr > linear).any()
 
@@ -108,8 +108,8 @@ def test_a_frame_goes_to_another_device_and_comes_back(preset: str) -> None:
     linear = highlights(131, 277, [(0, 0), (40, 200)])
     frame = linear.clone()
     with torch.inference_mode():
-        expand._brighten_there(frame.unbind())
-    assert torch.equal(frame, expand(linear[None])[0])
+        expand._there(frame.unbind())
+    assert torch.equal(frame, brightened(expand, linear[None])[0])
 
 
 def highlights(height: int, width: int, places: list[tuple[int, int]]) -> Tensor:
@@ -129,9 +129,9 @@ def test_only_what_clips_is_computed_and_as_in_the_whole_frame(
     linear = highlights(131, 277, places)
     sdr = camera.encode(linear[None])
     with torch.inference_mode():
-        stops = answer(expand.network, sdr)
+        stops = predicted(expand.network, sdr)
     expected = torch.maximum(linear * torch.exp2(stops[0] * expansion.clipping(sdr[0], expand.ramp)), linear)
-    hdr = expand(linear[None])[0]
+    hdr = brightened(expand, linear[None])[0]
     assert torch.allclose(hdr, expected, rtol=1e-5)
     exposed = linear < 0.9
     assert torch.equal(hdr[exposed], linear[exposed])
@@ -150,9 +150,9 @@ def test_threads_that_share_a_frame_make_that_of_one(
     config = replace(Config.from_preset("fast"), fold=4)
     expand = Expander(new_network(config.architecture, 0), config, CPU, precision, tile)
     linear = highlights(431, 877, [(0, 0), (200, 300), (204, 700), (420, 800)])[None]
-    alone = expand(linear)
+    alone = brightened(expand, linear)
     set_threads(3)
-    assert torch.equal(expand(linear), alone)
+    assert torch.equal(brightened(expand, linear), alone)
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper"])
@@ -162,7 +162,7 @@ def test_tiles_that_see_nothing_around_them_show_seams(preset: str) -> None:
     linear = torch.rand(1, 3, 131, 277, generator=torch.Generator().manual_seed(1)) * 1.2
 
     def tiled(tile: tuple[int, int] | None, tile_pad: int | None) -> Tensor:
-        return Expander(network, config, CPU, "fp32", tile, tile_pad=tile_pad)(linear)
+        return brightened(Expander(network, config, CPU, "fp32", tile, tile_pad), linear)
 
     whole = tiled(None, None)
     assert torch.equal(tiled(None, 0), whole)  # a single tile has no neighbours
@@ -176,17 +176,17 @@ def test_a_source_that_clips_below_white_is_expanded_as_if_it_clipped_there() ->
     linear = highlights(131, 277, [(40, 10), (44, 200)])[None]
     at_white, below = expander("fast"), expander("fast")
     below.white = 0.9
-    assert torch.allclose(below(linear * 0.9), at_white(linear) * 0.9, rtol=1e-5)
+    assert torch.allclose(brightened(below, linear * 0.9), brightened(at_white, linear) * 0.9, rtol=1e-5)
 
 
 def test_a_frame_in_which_nothing_clips_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     expand = expander("fast")
     linear = highlights(131, 277, [])[None]
-    monkeypatch.setattr(UNet, "fine", lambda *_: pytest.fail("the network was asked"))
-    assert torch.equal(expand(linear), linear)
+    monkeypatch.setattr(UNet, "encode_finest", lambda *_: pytest.fail("the network was asked"))
+    assert torch.equal(brightened(expand, linear), linear)
     linear[0, 1, 130, 276] = expand.foot * 1.0001
     with pytest.raises(pytest.fail.Exception):
-        expand(linear)
+        brightened(expand, linear)
 
 
 @pytest.mark.parametrize("ramp", [expansion.CLIP_RAMP, expansion.COMPRESSED_RAMP])
@@ -205,7 +205,7 @@ def test_the_presets_own_networks_show_no_seams(preset: str) -> None:
     widths = tuple(width // 4 for width in config.widths)
     network = new_network(Architecture(widths, config.head, config.fold), 0)
     linear = torch.rand(1, 3, 70, 3 * network.architecture.reach) * 1.1
-    whole, parts = (Expander(network, config, CPU, "fp32", tile)(linear) for tile in (None, (64, 64)))
+    whole, parts = (brightened(Expander(network, config, CPU, "fp32", tile), linear) for tile in (None, (64, 64)))
     assert torch.allclose(parts, whole, rtol=1e-4)
 
 
@@ -214,23 +214,23 @@ def test_only_running_out_of_memory_halves_the_tiles_and_says_so(
 ) -> None:
     expand = expander("fast")
     linear = highlights(131, 277, [(0, 0), (125, 270)])[None]
-    expected = expand(linear)
-    coarse = UNet.coarse
+    expected = brightened(expand, linear)
+    inner = UNet.inner
 
-    def short(network: UNet, fine: Tensor) -> Tensor:
-        if fine.shape[-1] > 100:
+    def short(network: UNet, finest: Tensor) -> Tensor:
+        if finest.shape[-1] > 100:
             raise torch.OutOfMemoryError("no")
-        return coarse(network, fine)
+        return inner(network, finest)
 
-    monkeypatch.setattr(UNet, "coarse", short)
-    assert torch.allclose(expand(linear), expected, rtol=1e-4)
+    monkeypatch.setattr(UNet, "inner", short)
+    assert torch.allclose(brightened(expand, linear), expected, rtol=1e-4)
     assert caplog.messages[0] == "cpu is out of memory: going on in tiles of 144x72"
     said = len(caplog.messages)
-    expand(linear)
+    brightened(expand, linear)
     assert len(caplog.messages) == said  # the tiles stay as they are
-    monkeypatch.setattr(UNet, "coarse", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("never")))
+    monkeypatch.setattr(UNet, "inner", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("never")))
     with pytest.raises(torch.OutOfMemoryError):
-        expand(linear)
+        brightened(expand, linear)
 
 
 def test_a_tile_is_made_whole_strides_of_the_network() -> None:
@@ -239,7 +239,7 @@ def test_a_tile_is_made_whole_strides_of_the_network() -> None:
     assert network.multiple > 64
     sdr = torch.rand(1, 3, 64, 3 * network.architecture.reach).sqrt()
     with torch.inference_mode():
-        whole, parts = (Expander(network, config, CPU, "fp32", tile).predict(sdr) for tile in (None, (64, 192)))
+        whole, parts = (Evaluator(network, CPU, "fp32", tile).predict(sdr) for tile in (None, (64, 192)))
     assert torch.allclose(parts, whole, atol=1e-4)
 
 
@@ -259,13 +259,13 @@ def test_pictures_of_an_expansion() -> None:
 
 
 @pytest.mark.parametrize("fold", [2, 4])
-def test_answers_near_what_clips_are_those_of_the_whole_frame(fold: int) -> None:
+def test_predictions_near_what_clips_are_those_of_the_whole_frame(fold: int) -> None:
     config = replace(Config.from_preset("fast"), widths=(4, 8, 8), fold=fold)
-    asked = Expander(new_network(config.architecture, 3), config, CPU, "fp32")
+    evaluator = Evaluator(new_network(config.architecture, 3), CPU, "fp32")
     x = torch.rand(1, 3, 330, 517) * 0.9
     x[..., 130:140, 60:90] = x[..., 1, 300:320, 500:] = 1.0
     with torch.inference_mode():
-        whole, near = asked.predict(x), asked.predict_near(x, 0.99, distance=3)
+        whole, near = evaluator.predict(x), evaluator.predict_near(x, 0.99, distance=3)
     clips = (x >= 0.99).any(1, keepdim=True).float()
     around = torch.nn.functional.max_pool2d(clips, 7, 1, 3).expand_as(x) > 0
     assert torch.allclose(near[around], whole[around], atol=1e-5)

@@ -14,13 +14,13 @@ STEP = camera.gain(-2)  # 0.5325
 E = 0.25 / 255
 
 
-def counted(answers: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+def counted(network: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
     """A network, and the pictures that it is asked about."""
     asked: list[Tensor] = []
 
     def predict(x: Tensor) -> Tensor:
         asked.append(x)
-        return answers(x)
+        return network(x)
 
     return predict, asked
 
@@ -31,7 +31,7 @@ def ramp(low: float, high: float, height: int = 8, width: int = 64) -> Tensor:
 
 
 @pytest.mark.parametrize(("down", "up", "calls"), [(2, 2, 3), (3, 2, 4), (1, 1, 1), (2, 0, 2), (0, 2, 2), (0, 0, 0)])
-def test_the_first_step_down_and_the_first_up_share_an_answer(down: int, up: int, calls: int) -> None:
+def test_the_first_step_down_and_the_first_up_share_a_prediction(down: int, up: int, calls: int) -> None:
     predict, asked = counted(lambda x: torch.full_like(x, 0.6))
     stack = exposures(predict, torch.rand(1, 3, 8, 8), down, up)
     assert len(asked) == calls

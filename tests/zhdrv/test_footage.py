@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vszhdrv.zhdrv import footage
-from vszhdrv.zhdrv.footage import TrainingFrames
+from vszhdrv.zhdrv.footage import TrainingFrames, Traits
+from vszhdrv.zhdrv.overlays import Overlays
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,15 @@ def test_frames_that_clip_nowhere_keep_their_white() -> None:
     glints[0, :, 0, :60] = 243
     assert footage.clip_point(glints) == pytest.approx(243 / 255)
     assert footage.rescaled(pixels.copy(), 1.0).tolist() == pixels.tolist()
+
+
+def test_traits_come_back_from_a_header() -> None:
+    logos = np.zeros((32, 40), np.uint8)
+    found = Traits(Overlays((0, 4, 40, 28), logos), clip_point=0.1 + 0.2, compressed=True, grey=True)
+    header = found.to_header()
+    assert list(header) == ["clip_point", "compressed", "grey", "overlays"]
+    assert (header["clip_point"], header["compressed"], header["grey"]) == ("0.30000000000000004", "True", "True")
+    back = Traits.from_header(header)
+    assert back.overlays is not None and back.overlays.picture == (0, 4, 40, 28)
+    assert back.to_header() == header
+    assert Traits.from_header({}) == Traits() == Traits.from_header(Traits().to_header())

@@ -144,7 +144,7 @@ def test_wide_networks_learn_in_the_faster_layout(
     device: str, precision: hardware.Precision, capability: str, last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    layout = hardware.layout_for_learning(torch.device(device), precision)
+    layout = hardware.layout_for_training(torch.device(device), precision)
     assert layout == (torch.channels_last if last else torch.contiguous_format)
 
 

@@ -64,7 +64,7 @@ def divided(mean: losses.Mean) -> Tensor:
 
 
 def wrong(stops: Tensor, sdr: Tensor, f: Tensor, shift_stops: Tensor = SHIFT) -> Tensor:
-    return divided(losses.censored(stops, losses.truth(sdr, f, shift_stops), losses.excess(sdr)))
+    return divided(losses.censored(stops, losses.truth(sdr, f, shift_stops), losses.estimate(sdr)))
 
 
 def test_known_clipped_pixels_want_their_true_stops() -> None:
@@ -76,19 +76,19 @@ def test_known_clipped_pixels_want_their_true_stops() -> None:
     assert wrong(grey(2.5), sdr, f) > wrong(grey(1.6), sdr, f)
 
 
-def test_where_the_source_clips_too_too_little_is_wrong_and_more_is_guessed() -> None:
+def test_where_the_source_clips_too_too_little_is_wrong_and_more_is_held_to_the_estimate() -> None:
     def loss(stops: float) -> float:
         return wrong(grey(stops), grey(1.0), grey(1.0)).item()
 
     def linear(error: float) -> float:
         return losses.KNEE_STOPS * (error - losses.KNEE_STOPS / 2)  # Huber's loss beyond the knee
 
-    guessed = losses.excess(grey(1.0)).unique().item()
-    likeliest = 2 + guessed
+    estimated = losses.estimate(grey(1.0)).unique().item()
+    likeliest = 2 + estimated
     assert loss(likeliest) == pytest.approx(0, abs=1e-6)
-    assert loss(likeliest + 0.5) == pytest.approx(losses.EXCESS_WEIGHT * linear(0.5))
-    assert loss(likeliest - 0.5) == pytest.approx(losses.EXCESS_WEIGHT * linear(0.5))
-    assert loss(1.0) == pytest.approx(linear(1) + losses.EXCESS_WEIGHT * linear(guessed + 1))
+    assert loss(likeliest + 0.5) == pytest.approx(losses.ESTIMATE_WEIGHT * linear(0.5))
+    assert loss(likeliest - 0.5) == pytest.approx(losses.ESTIMATE_WEIGHT * linear(0.5))
+    assert loss(1.0) == pytest.approx(linear(1) + losses.ESTIMATE_WEIGHT * linear(estimated + 1))
 
 
 def lamp(surround: float, side: int = 64) -> Tensor:
@@ -98,55 +98,55 @@ def lamp(surround: float, side: int = 64) -> Tensor:
     return sdr
 
 
-def guess(surround: float, channels: int) -> float:
+def expected_estimate(surround: float, channels: int) -> float:
     """By hand, of what clips in so many channels beside `surround` (working encoding)."""
     below_white = -2.2 * math.log2(surround)
-    return losses.EXCESS_STOPS + losses.EXCESS_PER_STOP * below_white + losses.EXCESS_PER_CHANNEL * channels
+    return losses.ESTIMATE_STOPS + losses.ESTIMATE_PER_STOP * below_white + losses.ESTIMATE_PER_CHANNEL * channels
 
 
 @pytest.mark.parametrize("surround", [0.9, 0.5, 0.3])
 def test_the_darker_the_rim_the_brighter_what_clips(surround: float) -> None:
-    inside = losses.excess(lamp(surround))[..., 24:32, 24:32]
-    torch.testing.assert_close(inside, torch.full_like(inside, guess(surround, 3)), rtol=0, atol=1e-2)
+    inside = losses.estimate(lamp(surround))[..., 24:32, 24:32]
+    torch.testing.assert_close(inside, torch.full_like(inside, expected_estimate(surround, 3)), rtol=0, atol=1e-2)
 
 
-def test_the_guess_is_of_each_channel_and_of_how_many_clip() -> None:
+def test_the_estimate_is_of_each_channel_and_of_how_many_clip() -> None:
     sdr = lamp(0.5)
     sdr[:, 1] = 0.3  # green does not clip
-    sdr[:, 2, 24:32, 24:28] = 0.7  # half of blue neither, and has a brighter rim
-    red, _, blue = losses.excess(sdr)[0, :, 26, 29]
-    assert red == pytest.approx(guess(0.5, 2), abs=2e-3)
-    assert guess(0.7, 2) < blue < guess(0.5, 2)
-    assert losses.excess(sdr)[0, 0, 26, 25] == pytest.approx(guess(0.5, 1), abs=2e-3)
+    sdr[:, 2, 24:32, 24:28] = 0.7  # half of blue neither, and has a brighter border
+    red, _, blue = losses.estimate(sdr)[0, :, 26, 29]
+    assert red == pytest.approx(expected_estimate(0.5, 2), abs=2e-3)
+    assert expected_estimate(0.7, 2) < blue < expected_estimate(0.5, 2)
+    assert losses.estimate(sdr)[0, 0, 26, 25] == pytest.approx(expected_estimate(0.5, 1), abs=2e-3)
 
 
-def test_the_guess_is_local() -> None:
+def test_the_estimate_is_local() -> None:
     sdr = torch.cat((lamp(0.9, 128), lamp(0.3, 128)), dim=3)
-    left, right = losses.excess(sdr)[0, 0, 28, [28, 128 + 28]]
-    assert left == pytest.approx(guess(0.9, 3), abs=0.02)
-    assert right == pytest.approx(guess(0.3, 3), abs=0.02)
+    left, right = losses.estimate(sdr)[0, 0, 28, [28, 128 + 28]]
+    assert left == pytest.approx(expected_estimate(0.9, 3), abs=0.02)
+    assert right == pytest.approx(expected_estimate(0.3, 3), abs=0.02)
 
 
-def test_the_guess_has_bounds() -> None:
-    assert losses.excess(lamp(0.01))[0, 0, 26, 26] == losses.MOST_EXCESS
+def test_the_estimate_has_bounds() -> None:
+    assert losses.estimate(lamp(0.01))[0, 0, 26, 26] == losses.HIGHEST_ESTIMATE
 
 
-def test_what_was_painted_over_is_no_rim() -> None:
+def test_what_was_painted_over_is_no_border() -> None:
     painted = lamp(0.6)
     painted[..., 26:31, 22:28] = 0.0
-    assert losses.excess(painted)[0, 0, 24, 30] == pytest.approx(guess(0.6, 3), abs=2e-3)
+    assert losses.estimate(painted)[0, 0, 24, 30] == pytest.approx(expected_estimate(0.6, 3), abs=2e-3)
 
 
-def test_without_a_rim_or_a_clipped_pixel_the_guess_is_finite_and_not_negative() -> None:
-    assert losses.excess(torch.ones(1, 3, 17, 30)).unique() == pytest.approx(guess(1, 3))
-    assert losses.excess(torch.zeros(1, 3, 17, 30)).unique() == 0
+def test_without_a_border_or_a_clipped_pixel_the_estimate_is_finite_and_not_negative() -> None:
+    assert losses.estimate(torch.ones(1, 3, 17, 30)).unique() == pytest.approx(expected_estimate(1, 3))
+    assert losses.estimate(torch.zeros(1, 3, 17, 30)).unique() == 0
 
 
-def test_in_compressed_clips_what_is_nearly_white_is_no_rim() -> None:
+def test_in_compressed_clips_what_is_nearly_white_is_no_border() -> None:
     sdr = lamp(0.5)
     sdr[..., 28, 28] = 0.97
-    assert losses.excess(sdr, white=0.95)[0, 0, 26, 26] == pytest.approx(guess(0.5, 3), abs=2e-3)
-    assert losses.excess(sdr)[0, 0, 26, 26] < guess(0.5, 3) - 0.1
+    assert losses.estimate(sdr, white=0.95)[0, 0, 26, 26] == pytest.approx(expected_estimate(0.5, 3), abs=2e-3)
+    assert losses.estimate(sdr)[0, 0, 26, 26] < expected_estimate(0.5, 3) - 0.1
 
 
 def test_pixels_that_do_not_clip_do_not_count() -> None:

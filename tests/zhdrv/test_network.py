@@ -16,7 +16,7 @@ from vszhdrv.zhdrv.network import (
     new_network,
     pad,
 )
-from vszhdrv.zhdrv.training import answer
+from vszhdrv.zhdrv.objectives import predicted
 
 FAST = Config.from_preset("fast")
 PAPER = Config.from_preset("paper")
@@ -54,7 +54,7 @@ def test_every_pooling_has_a_mix_of_its_own_that_is_trained_and_saved() -> None:
 
 
 @pytest.mark.parametrize("config", [FAST, PAPER, FAST.for_size(1920, 1080)], ids=["fast", "paper", "fast at 1080p"])
-def test_the_answer_has_the_inputs_size_and_the_heads_range(config: Config) -> None:
+def test_the_prediction_has_the_inputs_size_and_the_heads_range(config: Config) -> None:
     model = built(config)
     assert model.multiple == config.fold * 2 ** (len(config.widths) - 1)
     x = torch.rand(2, 3, 2 * model.multiple, model.multiple)
@@ -73,32 +73,32 @@ def test_odd_sizes_are_padded_by_their_edges_and_cut_back(config: Config, height
     rows = torch.arange(-(-height // multiple) * multiple).clamp(max=height - 1)
     columns = torch.arange(-(-width // multiple) * multiple).clamp(max=width - 1)
     with torch.no_grad():
-        out = answer(model, x)
+        out = predicted(model, x)
         # in another memory layout, of which only the last bits know
         assert torch.allclose(out, model(x[..., rows, :][..., columns])[..., :height, :width], atol=1e-6)
     assert out.shape == x.shape
 
 
 @pytest.mark.parametrize("config", [FAST, PAPER], ids=["fast", "paper"])
-def test_answers_computed_in_bf16_have_no_steps(config: Config) -> None:
+def test_predictions_computed_in_bf16_have_no_steps(config: Config) -> None:
     model = built(config).eval()
     with torch.no_grad():
-        model.out.weight *= 30  # so that answers are as far from 0 as those of a trained one
+        model.out.weight *= 30  # so that predictions are as far from 0 as those of a trained one
     sky = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
     with torch.inference_mode():
-        exact = answer(model, sky)
+        exact = predicted(model, sky)
         with torch.autocast("cpu", torch.bfloat16):
-            found = answer(model, sky)
+            found = predicted(model, sky)
     assert found.dtype == torch.float32 and (found - exact).abs().mean() < 0.02 * exact.std()
     assert len(found.unique()) > 0.9 * len(exact.unique())  # bf16 has 128 values from 1 to 2
 
 
 @pytest.mark.parametrize(("fold", "lattice"), [(4, Lattice(2, 1, 0)), (8, Lattice(4, 3, 2)), (4, Lattice(4, 0, 3))])
 @pytest.mark.parametrize(("height", "width"), [(128, 64), (101, 67), (2, 3)])
-def test_a_lattices_answer_is_that_of_its_pixels(fold: int, lattice: Lattice, height: int, width: int) -> None:
+def test_a_lattices_prediction_is_that_of_its_pixels(fold: int, lattice: Lattice, height: int, width: int) -> None:
     asked = new_network(Architecture(FAST.widths, "stops", fold), 0)
     x = torch.rand(2, 3, height, width).sqrt()
-    every, some = answer(asked, x), answer(asked, x, lattice)
+    every, some = predicted(asked, x), predicted(asked, x, lattice)
     assert some.shape == lattice.of(every).shape
     assert torch.allclose(some, lattice.of(every), atol=1e-6)
     weight = asked.out.weight
@@ -107,11 +107,11 @@ def test_a_lattices_answer_is_that_of_its_pixels(fold: int, lattice: Lattice, he
 
 
 @pytest.mark.parametrize("config", [FAST, PAPER], ids=["fast", "paper"])
-def test_weights_made_bfloat16_once_answer_as_those_of_every_call(config: Config) -> None:
+def test_weights_made_bfloat16_once_predict_as_those_of_every_call(config: Config) -> None:
     asked = built(config).requires_grad_(False)
     x = torch.rand(1, 3, 64, 96).sqrt()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(answer(for_autocast(asked), x), answer(asked, x))
+        assert torch.equal(predicted(for_autocast(asked), x), predicted(asked, x))
     assert {weights.dtype for weights in asked.parameters()} == {torch.float32}
 
 

@@ -131,17 +131,17 @@ def test_the_gradients_of_all_shares_add_up_to_the_gradient(monkeypatch: pytest.
     truth = torch.rand(5, 3, 8, 12)
     parameters = list(network.parameters())
 
-    def loss(answers: torch.Tensor) -> torch.Tensor:
-        return ((answers - truth) ** 2).mean().sqrt() + (answers[1:] - answers[:-1]).abs().mean()
+    def loss(predictions: torch.Tensor) -> torch.Tensor:
+        return ((predictions - truth) ** 2).mean().sqrt() + (predictions[1:] - predictions[:-1]).abs().mean()
 
     whole = network(x, lattice).detach()
     expected = torch.autograd.grad(loss(network(x, lattice)), parameters)
     monkeypatch.setattr(Team, "all_reduce", lambda self, tensor: tensor.copy_(whole))
     found = [torch.zeros_like(parameter) for parameter in parameters]
     for rank in range(3):
-        answers = Shared(network, Team(rank, 3, None))(x, lattice)
-        torch.testing.assert_close(answers.detach(), whole)
-        for total, own in zip(found, torch.autograd.grad(loss(answers), parameters), strict=True):
+        predictions = Shared(network, Team(rank, 3, None))(x, lattice)
+        torch.testing.assert_close(predictions.detach(), whole)
+        for total, own in zip(found, torch.autograd.grad(loss(predictions), parameters), strict=True):
             total += own
     assert any(gradient.abs().max() > 1e-4 for gradient in expected)
     torch.testing.assert_close(tuple(found), expected)

@@ -10,39 +10,39 @@ from vszhdrv.zhdrv import camera, tiling
 from vszhdrv.zhdrv.camera import CLIPPED
 from vszhdrv.zhdrv.config import Architecture
 from vszhdrv.zhdrv.network import UNet, new_network
+from vszhdrv.zhdrv.objectives import predicted
 from vszhdrv.zhdrv.tiling import clipping_areas, default_tile, evaluate, evaluate_at_once, reaching
-from vszhdrv.zhdrv.training import answer
 
 RATIO = Architecture((4, 8, 8), "ratio")
 STOPS = Architecture((4, 8, 8), "stops", 2)
 
 
-def answers_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int], evaluated: Any = evaluate) -> Tensor:
-    """The network's answer for a whole frame, by way of `evaluate` or `evaluate_at_once`."""
+def predicted_in_tiles(network: UNet, x: Tensor, tile: tuple[int, int], evaluated: Any = evaluate) -> Tensor:
+    """The network's prediction for a whole frame, by way of `evaluate` or `evaluate_at_once`."""
     out = torch.full_like(x, torch.nan)
 
-    for part, answered in evaluated(network, lambda part: x[..., *part], x.shape[-2:], tile):
+    for part, prediction in evaluated(network, lambda part: x[..., *part], x.shape[-2:], tile):
         assert out[..., *part].isnan().all()  # nothing is computed twice
-        out[..., *part] = answered
+        out[..., *part] = prediction
     return out
 
 
 @pytest.mark.parametrize("architecture", [RATIO, STOPS])
 @pytest.mark.parametrize("tile", [(64, 64), (64, 1000), (128, 192)])
 @pytest.mark.parametrize(("height", "width"), [(200, 260), (131, 277)])
-def test_tiles_answer_as_the_whole_frame_does(
+def test_tiles_predict_as_the_whole_frame_does(
     architecture: Architecture, tile: tuple[int, int], height: int, width: int
 ) -> None:
     network = new_network(architecture, 2)
     x = torch.rand(1, 3, height, width).sqrt()
     with torch.inference_mode():
-        whole = answer(network, x)
-        assert torch.allclose(answers_in_tiles(network, x, tile), whole, atol=1e-4)
-    assert whole.std() > 1e-3  # not an answer that is the same everywhere
+        whole = predicted(network, x)
+        assert torch.allclose(predicted_in_tiles(network, x, tile), whole, atol=1e-4)
+    assert whole.std() > 1e-3  # not a prediction that is the same everywhere
 
 
 @pytest.mark.parametrize("architecture", [RATIO, STOPS])
-def test_strips_and_bands_answer_as_the_whole_frame_does(
+def test_strips_and_bands_predict_as_the_whole_frame_does(
     architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = new_network(architecture, 2)
@@ -51,17 +51,17 @@ def test_strips_and_bands_answer_as_the_whole_frame_does(
     monkeypatch.setattr(tiling, "BAND_BLOCKS", 2)
     monkeypatch.setattr(tiling, "BAND_ROWS", 1)
     with torch.inference_mode():
-        assert torch.allclose(answers_in_tiles(network, x, (192, 192)), answer(network, x), atol=1e-5)
+        assert torch.allclose(predicted_in_tiles(network, x, (192, 192)), predicted(network, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", [RATIO, STOPS])
 @pytest.mark.parametrize("tile", [(64, 128), (192, 320)])
-def test_tiles_at_once_answer_as_strips_and_bands_do(architecture: Architecture, tile: tuple[int, int]) -> None:
+def test_tiles_at_once_predict_as_strips_and_bands_do(architecture: Architecture, tile: tuple[int, int]) -> None:
     network = new_network(architecture, 2)
     x = torch.rand(1, 3, 131, 277).sqrt()
     with torch.inference_mode():
-        at_once = answers_in_tiles(network, x, tile, evaluate_at_once)
-        assert torch.allclose(at_once, answers_in_tiles(network, x, tile), atol=1e-5)
+        at_once = predicted_in_tiles(network, x, tile, evaluate_at_once)
+        assert torch.allclose(at_once, predicted_in_tiles(network, x, tile), atol=1e-5)
 
 
 def highlights(height: int, width: int, places: list[tuple[int, int]]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: what it learns, what it counts, and that it can be stopped, repeated and trusted."""
+"""The training loop: what it trains on, what it counts, and that it can be stopped, repeated and trusted."""
 
 import copy
 from collections import deque
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vszhdrv.store import weight_files
-from vszhdrv.zhdrv import camera, choosing, compression, footage, losses, sampling, training
+from vszhdrv.zhdrv import camera, choosing, compression, footage, losses, objectives, sampling, training
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.consensus import Consensus
 from vszhdrv.zhdrv.expansion import Expander
@@ -57,7 +57,7 @@ def test_progress_counts_steps_and_epochs(config: Config) -> None:
     seen = [
         (progress.step, progress.epoch, len(progress.rows), progress.steps)
         for progress in train(panning(), config, CPU, "fp32")
-        if not progress.comparing
+        if not progress.consulting
     ]
     steps = 2 * steps_per_epoch
     assert seen == [(n, n // steps_per_epoch, n // steps_per_epoch, steps) for n in range(1, steps + 1)]
@@ -85,7 +85,7 @@ def test_the_papers_losses_are_those_of_a_frame_and_its_successor() -> None:
         for crop in visits:
             x = [sampling.cut(frames, place, crop, config.crop, CPU) for place in frames.pairs[crop.pair]]
             (o, after), (f, f_after) = ([camera.shift(y, crop.jitter_stops + stops) for y in x] for stops in (0, 2))
-            delta, delta_after = (training.answer(progress.network, y) for y in (f, f_after))
+            delta, delta_after = (objectives.predicted(progress.network, y) for y in (f, f_after))
             row["reconstruction"] += losses.reconstruction(delta, o, f).item() / len(visits)
             row["temporal"] += losses.temporal(delta * f, delta_after * f_after, o, after).item() / len(visits)
     for name, value in row.items():
@@ -116,11 +116,11 @@ def test_black_grey_and_white_frames_leave_finite_weights(config: Config, value:
     assert all(tensor.isfinite().all() for tensor in progress.weights.values())
 
 
-def test_a_compressed_clip_is_learned_from_compressed_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_clip_is_trained_on_compressed_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, config = replace(panning(), traits=Traits(compressed=True)), replace(FAST, epochs=1)
     seen = []
-    answer = training.answer
-    monkeypatch.setattr(training, "answer", lambda network, x, lattice: answer(network, seen.append(x) or x, lattice))
+    predicted = objectives.predicted
+    monkeypatch.setattr(objectives, "predicted", lambda network, x, *at: predicted(network, seen.append(x) or x, *at))
     progress = trained(config, frames)
     drawn = [crop for crops in sampling.visits(frames, config, 0) for crop in crops]
     assert len(seen) == progress.steps
@@ -169,12 +169,12 @@ def test_the_pooling_mixes_are_trained_and_come_back_bit_for_bit(config: Config,
     weight_files.write_weights(tmp_path / "net.safetensors", progress.best, {})
     read = weight_files.read(tmp_path / "net.safetensors").tensors()
     assert same(read, progress.best)
-    linear = torch.rand(1, 3, 17, 23) * 1.2
-    pictures = [
-        Expander(network_of(weights, config.architecture), config, CPU, "fp32")(linear)
-        for weights in (progress.best, read)
-    ]
-    assert torch.equal(*pictures)
+    linear = np.random.default_rng(0).random((3, 17, 23), np.float32) * 1.2
+    pictures = []
+    for weights in (progress.best, read):
+        pictures.append(linear.copy())
+        Expander(network_of(weights, config.architecture), config, CPU, "fp32").brighten(list(pictures[-1]))
+    assert np.array_equal(*pictures)
 
 
 @BOTH
@@ -212,7 +212,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(config: Config, stop: int, tmp_p
             weight_files.write_state(path, progress.state())
             break
     going_on = train(panning(), config, CPU, "fp32", weight_files.read_state(path))
-    steps = [progress.step for progress in going_on if not progress.comparing]
+    steps = [progress.step for progress in going_on if not progress.consulting]
     resumed = trained(config, state=weight_files.read_state(path))
     assert steps == list(range(stop + 1, whole.steps + 1))
     assert same(resumed.weights, whole.weights) and same(resumed.best, whole.best)
@@ -252,14 +252,14 @@ def test_fast_keeps_the_last_weights_and_its_rate_ends_at_nearly_nothing() -> No
 
 def test_the_second_round_has_a_lower_rate_and_ends_at_nearly_nothing_too() -> None:
     config = replace(TWO_ROUNDS, steps_per_epoch=40)
-    progresses = (progress for progress in train(panning(), config, CPU, "fp32") if not progress.comparing)
+    progresses = (progress for progress in train(panning(), config, CPU, "fp32") if not progress.consulting)
     rates = [progress.optimizer.param_groups[0]["lr"] for progress in progresses]
     assert max(rates[:40]) == pytest.approx(config.lr, rel=0.02)
     assert max(rates[40:]) == pytest.approx(config.lr * training.SECOND_RATE, rel=0.02)
     assert rates[39] < config.lr / 1000 and rates[79] < config.lr / 1000
 
 
-def test_the_second_round_learns_the_consensus_about_frames_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_round_trains_on_the_consensus_about_frames_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, config = panning(), replace(TWO_ROUNDS, steps_per_epoch=60, lr=1e-2)
     whole = footage.scaled(frames.pixels)
     first = trained(config, frames).first
@@ -276,7 +276,7 @@ def test_the_second_round_learns_the_consensus_about_frames_as_they_are(monkeypa
     assert same(progress.first, first)
     before = network_of(first, config.architecture)
     with torch.no_grad():
-        stops = [training.answer(network, whole)[whole == 1].mean() for network in (before, progress.network)]
+        stops = [objectives.predicted(network, whole)[whole == 1].mean() for network in (before, progress.network)]
     assert stops[1] > stops[0] + 1
 
 

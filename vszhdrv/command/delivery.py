@@ -82,7 +82,7 @@ def graded(job: Job, wanted: Delivery, *, measured: bool) -> vs.VideoNode:
         return job.expand()
 
     def compute(expander: Any, planes: list[NDArray[Any]]) -> Any:
-        hdr = light.looked(expander.expand_in_place, planes, wanted.strength, wanted.peak, wanted.white)
+        hdr = light.looked(expander.brighten, planes, wanted.strength, wanted.peak, wanted.white)
         if not measured:
             return hdr
         levels = light.frame_light(np.asarray(hdr), wanted.white, job.colour.primaries)

@@ -20,7 +20,7 @@ from vszhdrv.errors import Failed
 from vszhdrv.files import write_whole
 from vszhdrv.zhdrv.expansion import lifted
 from vszhdrv.zhdrv.exposures import exposures, merge
-from vszhdrv.zhdrv.training import answer
+from vszhdrv.zhdrv.objectives import predicted
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
@@ -37,9 +37,9 @@ class _Graph(nn.Module):
     def forward(self, linear: Tensor) -> Tensor:
         sdr, grey = self.expander.encoded(linear), self.expander.traits.grey
         if self.config.head == "stops":
-            return lifted(linear, sdr, answer(self.network, sdr), self.expander.ramp, grey)
+            return lifted(linear, sdr, predicted(self.network, sdr), self.expander.ramp, grey)
         steps = self.config.n_exp_down, self.config.n_exp_up
-        stack = exposures(lambda x: answer(self.network, x), sdr, *steps, grey)
+        stack = exposures(lambda x: predicted(self.network, x), sdr, *steps, grey)
         return torch.maximum(merge(stack), linear)
 
 

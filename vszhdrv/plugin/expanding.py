@@ -166,7 +166,7 @@ def expanded(
         with lane(network.device, threads), memory_told(network.device):
             if function is not None:
                 return function(network, light)
-            network.expand_in_place(light)
+            network.brighten(light)
             return light
 
     return frames.on_request(linear, compute, planes=planes, streams=streams)

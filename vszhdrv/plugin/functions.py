@@ -64,7 +64,7 @@ def expand(
     job = _prepared(clip, when, learning)
 
     def compute(expander: Expander, planes: frames.Planes) -> frames.Computed:
-        hdr = light.looked(expander.expand_in_place, planes, strength, peak, white)
+        hdr = light.looked(expander.brighten, planes, strength, peak, white)
         if not peak:
             return hdr
         levels = light.frame_light(np.asarray(hdr), white, job.colour.primaries)
@@ -95,7 +95,7 @@ def mask(
 
     def compute(expander: Expander, planes: frames.Planes) -> Pixels:
         before = light.luminance(planes, job.colour.primaries)  # now, for the expansion is written over the source
-        hdr = light.looked(expander.expand_in_place, planes, strength, peak, white)
+        hdr = light.looked(expander.brighten, planes, strength, peak, white)
         after = light.luminance(list(hdr), job.colour.primaries)
         stops: Pixels = np.log2(np.maximum(after, light.BLACK) / np.maximum(before, light.BLACK))
         return stops[None]

@@ -348,7 +348,7 @@ class Job:
                 if time.monotonic() - saved >= STATE_SECONDS and progress.step < progress.steps:
                     slot.save_state(progress.state())
                     saved = time.monotonic()
-                if progress.comparing:
+                if progress.consulting:
                     yield Event("comparing", progress.frames_done, progress.frames, left)
                 else:
                     yield Event("training", progress.step, progress.steps, left, progress)
@@ -449,6 +449,6 @@ class Job:
         gathered, progress = self._training
         device, precision = self.computing.hardware()
         network = copy.deepcopy(progress.network)  # an Expander changes the layout of weights that the optimizer knows
-        traits = replace(gathered.traits, clip_point=1.0)  # these pixels clip at 1 already
+        traits = replace(gathered.traits, clip_point=1.0, overlays=None)  # these pixels clip at 1, without overlays
         expander = Expander(network, self.config, device, precision, traits=traits)
         return show(expander, footage.most_exposed(gathered))

@@ -14,6 +14,7 @@ from .shots import Glance, cut_between
 CANDIDATES = 512
 """Frames that are scored, at most, so that a film costs what a clip costs."""
 WELL_EXPOSED = (0.05, 0.95)
+"""Values between which a pixel is well exposed."""
 
 
 def candidates(length: int) -> list[int]:
@@ -29,7 +30,7 @@ def well_exposedness(sdr: npt.NDArray[np.float32]) -> float:
 
 
 def frames_to_draw(length: int, config: Config) -> int:
-    """How many frames to learn from, for a clip of `length` frames."""
+    """How many frames to train on, for a clip of `length` frames."""
     count = min(config.max_frames, length)
     if config.few_frames is not None and count > config.few_frames and not config.still:
         count = min(count, max(1, length // 6))

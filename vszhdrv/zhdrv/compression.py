@@ -1,4 +1,4 @@
-"""What lossy compression does to white: told from a clip's frames, and imitated while learning from them.
+"""What lossy compression does to white: told from a clip's frames, and imitated while training on them.
 
 What clips is flat: one code, all over. Compression leaves it uneven, ringing along its edges and bleeding colour over
 them, and a network that has seen flat white alone takes such a place for one that does not clip. The simulated camera
@@ -35,9 +35,10 @@ STEPS = 32
 NEIGHBOURS = 7
 """A pixel with this many of its eight neighbours clipped lies inside of what clips."""
 MORE = 2.5
-"""How many times as many of those that do not clip themselves compression leaves, at least: in docs/experiments.md."""
+"""A compressed clip has this many times as many unclipped pixels inside of clipped ones as the simulated camera makes,
+or more: docs/experiments.md has the figures."""
 FEWEST = 50
-"""... and how many at least: fewer are chance."""
+"""Such pixels that a compressed clip has, at least: fewer are chance."""
 
 
 def shows(frames: footage.TrainingFrames, config: Config) -> bool:

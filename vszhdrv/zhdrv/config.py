@@ -55,7 +55,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How to learn and how to expand. Make one with `Config.from_preset`.
+    """How to train and how to expand. Make one with `Config.from_preset`.
 
     A user chooses the first group; the second is what a preset is made of.
     """
@@ -83,7 +83,7 @@ class Config:
     schedule: Literal["plateau", "one-cycle"]
     max_gradient: float | None
     """Norm to which a step's gradient is cut; None: it is not cut. Crops that have little in common now and then give
-    gradients a hundred times the usual, after one of which a network at a high rate may never answer again."""
+    gradients a hundred times the usual: after one, a network at a high rate may predict nothing ever after."""
     steps_per_epoch: int | None
     """None: an epoch visits every drawn frame under each of the seven transforms."""
     batch: int
@@ -91,9 +91,9 @@ class Config:
     crop: int
     """Side of the training crops in pixels, for frames of up to a megapixel."""
     second_round: float
-    """Share of the epochs, at the end, in which the network learns what its answers to neighbouring frames agree on."""
+    """Share of the epochs, at the end, in which the network trains on the consensus of neighbouring frames."""
     max_frames: int
-    """Frames to learn from, at most."""
+    """Training frames, at most."""
     few_frames: int | None
     """Where more than this many frames would be drawn, at most a sixth of the clip's frames is (None: no such rule)."""
 
@@ -169,7 +169,7 @@ class Config:
     def for_size(self, width: int, height: int) -> Self:
         """The settings for frames of this size.
 
-        A network that answers in stops sees larger blocks of pixels as one, and larger crops, where frames are larger,
+        A network that predicts stops sees larger blocks of pixels as one, and larger crops, where frames are larger,
         so that a lamp spans as much of its sight in 2160p as in 540p, and a pixel costs less there.
         """
         if self.head == "ratio":

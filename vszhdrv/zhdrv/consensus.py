@@ -1,9 +1,9 @@
-"""What neighbouring frames agree on: their answers to the same places, brought together along motion.
+"""The consensus of neighbouring frames: predictions for the same places, brought together along motion.
 
-A network that has learned answers a little differently with every frame: a lamp comes out brighter in one than in the
-next, a window that leaves the picture flashes. The mean of what it says of one place in several frames is nearer to the
-truth than each, and what a neighbour shows unclipped is the truth. The fast preset's second round learns these means:
-so no frame needs its neighbours when it is expanded.
+A trained network predicts a little differently in every frame: a lamp comes out brighter in one than in the next, a
+window that leaves the picture flashes. The mean of the predictions for one place in several frames is nearer to the
+truth than each. Where a neighbour shows the place unclipped, it shows the truth. The fast preset's second round trains
+on these means, so no frame needs its neighbours when it is expanded.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .lanes import Lanes
 from .rounding import ceil_div
 
 PAIRS = 32
-"""Frames that are learned from together with their successors, at most, however many are held."""
+"""Frames that the second round trains on together with their successors, at most."""
 DISTANCES = (1, 4, 8)
-"""Which neighbours are asked, either way, counted in frames that are held: those of a long clip lie apart, but for
+"""Which neighbours are consulted, either way, counted in training frames: those of a long clip lie apart, but for
 successors. docs/experiments.md has what was tried."""
 COMPARED = (0.1, 0.9)
 """Working values by which exposures are compared: neither noise nor clipped."""
 FEWEST = 100
-"""Values by which two frames can be compared, at least; with fewer, a neighbour is not asked."""
+"""Values by which two frames can be compared, at least; with fewer, a neighbour is not consulted."""
 SAMPLED = 4
-"""... looked at in every so many rows and columns."""
+"""Values are compared in every so many rows and columns."""
 MISMATCH = 0.05
 """Difference of working values, at one exposure, by which a neighbour's weight falls to 1/e."""
 SURROUNDINGS = 5
@@ -42,13 +42,13 @@ SURROUNDINGS = 5
 SMALLEST_FLOW = 32
 """Height and width from which OpenCV's optical flow works: in lower, wide pictures it reads outside of them."""
 MATCHING = 0.5
-"""Mean weight of what can be compared, under which a neighbour is none: it lies in another shot, or too far away."""
+"""Mean weight of comparable values, under which a neighbour is none: it lies in another shot, or too far away."""
 DARKEST = 1e-3
 """Working values under this count as this: keeps logarithms finite."""
 PER_STOP = 16
 """Codes of a stop in which the means are kept: 8 bits hold 15.9 stops."""
 
-Answer = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Tensor]
 """Stops over white, for pictures `(1, 3, height, width)` in the working encoding: where they clip, and `nearby`."""
 
 
@@ -56,40 +56,40 @@ class _View(NamedTuple):
     """What is kept of a frame while its neighbours need it, `scale` pixels squared as one."""
 
     values: Tensor
-    """`(1, 6, height, width)`: the frame in the working encoding, and the network's answer, in stops over white."""
+    """`(1, 6, height, width)`: the frame in the working encoding, and the network's prediction, in stops over white."""
     grey: cv2.typing.MatLike
     """Luma, for the optical flow: `(height, width)`, 8 bits."""
 
 
 class Consensus:
-    """The means, for those of the frames that are learned from in the second round: there once `ask` has ended.
+    """The means, for the frames of the second round: there once `consult` has ended.
 
     Args:
-        held: all frames.
+        frames: all training frames.
         device: where the network computes.
         scale: so many pixels squared are seen as one: 1 for frames of up to a megapixel.
     """
 
-    def __init__(self, held: footage.TrainingFrames, device: torch.device, scale: int = 1) -> None:
-        self.frames = replace(held, pairs=_consulted(held))
-        """What is learned from in the second round: all frames, but no other pairs."""
+    def __init__(self, frames: footage.TrainingFrames, device: torch.device, scale: int = 1) -> None:
+        self.frames = replace(frames, pairs=_consulted(frames))
+        """The frames of the second round: all training frames, but no other pairs."""
         self.places = sorted({place for pair in self.frames.pairs for place in pair})
         """The frames of these pairs."""
         self.scale = scale
         self._device = device
-        height, width = held.pixels.shape[-2:]
+        height, width = frames.pixels.shape[-2:]
         size = [1, 1, ceil_div(height, scale), ceil_div(width, scale)]
         self._grid = F.affine_grid(torch.eye(2, 3, device=device)[None], size, align_corners=True)
         self._codes: dict[int, Tensor] = {}
 
     @torch.inference_mode()
-    def ask(self, answer: Answer, lanes: Lanes) -> Iterator[None]:
-        """Ask the network that has learned, and bring its answers together; yields after each of `places`."""
+    def consult(self, predict: Predict, lanes: Lanes) -> Iterator[None]:
+        """Bring the trained network's predictions together; yields after each of `places`."""
         pixels = self.frames.pixels
         views: dict[int, _View] = {}
 
         def view(place: int) -> _View:
-            return self._view(footage.scaled(pixels[place].to(self._device))[None], answer)
+            return self._view(footage.scaled(pixels[place].to(self._device))[None], predict)
 
         def near(place: int) -> list[int]:
             return [place + step for k in DISTANCES for step in (-k, k) if 0 <= place + step < len(pixels)]
@@ -105,7 +105,7 @@ class Consensus:
 
     @property
     def nearby(self) -> int:
-        """How many pixels around what clips answers count: bilinear samples see one step further."""
+        """How many pixels around clipped ones predictions count: bilinear samples see one step further."""
         return 2 * self.scale
 
     def cut(self, place: int, crop: sampling.Crop) -> Tensor:
@@ -116,8 +116,8 @@ class Consensus:
         return sampling.turned(codes[None].float() / PER_STOP, crop.transform)
 
     @torch.inference_mode()
-    def _view(self, x: Tensor, answer: Answer) -> _View:
-        stops = answer(x).float()
+    def _view(self, x: Tensor, predict: Predict) -> _View:
+        stops = predict(x).float()
         if self.scale > 1:
             clips = (x >= self.frames.traits.white).to(x.dtype)
             share, of_clipped = self._pooled(clips), self._pooled(clips * stops)
@@ -131,7 +131,7 @@ class Consensus:
         return F.avg_pool2d(x, self.scale, ceil_mode=True)
 
     def _mean(self, here: _View, near: list[_View], lanes: Lanes) -> Tensor:
-        """The frame's answer and its neighbours' light, along motion and at its exposure; never under white."""
+        """The frame's prediction and its neighbours' light, along motion and at its exposure; never under white."""
         own_stops = here.values[:, 3:]
         total, weights = own_stops.clamp(min=0), torch.ones_like(own_stops[:, :1])
         for found in lanes.map(partial(self._compared, here), near):
@@ -174,7 +174,7 @@ class Consensus:
 
 
 def _consulted(frames: footage.TrainingFrames) -> tuple[tuple[int, int], ...]:
-    """The pairs to learn from: those in which enough clips (or else all), evenly spread where they are many."""
+    """The pairs to train on: those in which enough clips (or else all), evenly spread where they are many."""
     pairs = [pair for pair in frames.pairs if footage.shows_clipped(frames, frames.pixels[pair[0]])] or frames.pairs
     chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), PAIRS)).round().astype(int)
     return tuple(pairs[k] for k in chosen)

@@ -15,14 +15,14 @@ from .camera import CLIPPED
 from .overlays import Overlays
 
 FEWEST_CLIPPED = 20
-"""Clipped pixels that are enough to learn from in the second round."""
+"""Clipped pixels that are enough to train on in the second round."""
 CLIP_CODES = (240, 255)
 """8-bit codes of the working encoding among which a clip's clip point is looked for: cameras that clip early do so at
-about 250 of 255, and compression leaves what clips a few codes lower."""
+about 250 of 255, and compression leaves clipped pixels a few codes lower."""
 PILE = 4.0
-"""Codes that occur this many times as often as those below are piled up: the values of what clips, ..."""
+"""Codes that occur this many times as often as those below are piled up: they are the values of clipped pixels."""
 PILE_PIXELS = 50
-"""... if so many pixels have them: in a dark clip a single glint is the brightest there is."""
+"""Pixels of a pile, at least: in a dark clip a single glint is the brightest there is."""
 SKIRT = 0.1
 """A neighbour of the most frequent code belongs to the pile where it occurs at least this share as often."""
 ABOVE = 0.02
@@ -129,7 +129,7 @@ def _clipped_share(pixels: Tensor) -> float:
 
 
 def shows_clipped(frames: TrainingFrames, pixels: Tensor) -> bool:
-    """Whether there is something to learn in the second round in a part of a frame, `(3, height, width)`."""
+    """Whether there is something to train on in the second round in a part of a frame, `(3, height, width)`."""
     return int((scaled(pixels).amax(0) >= frames.traits.white).sum()) >= FEWEST_CLIPPED
 
 

@@ -101,8 +101,8 @@ def additions_pay(device: torch.device, precision: Precision) -> bool:
     return device.type == "cpu" and not (precision == "bf16" and torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def layout_for_learning(device: torch.device, precision: Precision) -> torch.memory_format:
-    """The memory layout in which a network of many channels learns fastest: docs/experiments.md has the figures."""
+def layout_for_training(device: torch.device, precision: Precision) -> torch.memory_format:
+    """The memory layout in which a network of many channels trains fastest: docs/experiments.md has the figures."""
     slow = device.type == "cpu" and precision == "fp32" and torch.backends.cpu.get_cpu_capability() != "AVX512"
     return torch.contiguous_format if slow else torch.channels_last
 

@@ -16,9 +16,9 @@ from threadpoolctl import ThreadpoolController
 from .hardware import has_streams, torch_threads
 
 KEPT_BYTES = 2**28
-"""Memory that is let go at the end of a heap is kept by the process, up to this much, ..."""
+"""Memory that is let go at the end of a heap is kept by the process, up to this much."""
 KEPT_BLOCK_BYTES = 2**25
-"""... but for blocks over this, the most that glibc takes."""
+"""Larger blocks of memory go back to the system when they are let go: the most that glibc takes."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _this_thread = threading.local()
 _one_queue = threading.Lock()

@@ -20,20 +20,20 @@ EPSILON = 0.25 / 255
 
 COSINE_WEIGHT = 5.0
 KNEE_STOPS = 0.25
-"""Errors beyond this count linearly, not squared: a lamp that nobody can know must not outweigh what can be learned."""
+"""Errors beyond this count linearly, not squared: a lamp whose light cannot be known must not outweigh what can."""
 
-EXCESS_WEIGHT = 0.5
-"""Weight of the guess how bright it is where nobody saw the truth, beside what is known. Without it, answers above the
+ESTIMATE_WEIGHT = 0.5
+"""Weight of the estimate, where no frame shows the true value, beside what is known. Without it, predictions above the
 bound are nowhere wrong, and trainings that differ in their seed alone end with quite different lights."""
-EXCESS_STOPS, EXCESS_PER_STOP, EXCESS_PER_CHANNEL = -0.6, 1.2, 0.45
-"""That guess, `excess`: the least squares of what lies above white in clips of 29 HDR pictures (CC0 and sample images),
-by scripts/fit_excess.py. Fitted to 28 of them it misses the other's stops by 0.90 RMS, one constant by 1.20; in
-H.264 clips of 16, these numbers by 0.91, one constant by 1.18."""
-RIM_CELL = 8
-"""The rim of what clips is averaged over cells of this many pixels squared, ..."""
-RIM_CELLS = 5
-"""... so many of them either way, an odd number."""
-MOST_EXCESS = 5.6
+ESTIMATE_STOPS, ESTIMATE_PER_STOP, ESTIMATE_PER_CHANNEL = -0.6, 1.2, 0.45
+"""The numbers of `estimate`: the least squares of the light above white in clips of 29 HDR pictures (CC0 and sample
+images), by scripts/fit_estimate.py. Fitted to 28 of them it misses the other's stops by 0.90 RMS, one constant by 1.20;
+in H.264 clips of 16, these numbers by 0.91, one constant by 1.18."""
+BORDER_CELL = 8
+"""The border of clipped pixels is averaged over cells of this many pixels squared."""
+BORDER_CELLS = 5
+"""Side in cells of the square whose border counts for the cell in its middle, an odd number."""
+HIGHEST_ESTIMATE = 5.6
 """Stops over SDR white (203 nits) of 10,000 nits, where PQ ends."""
 
 
@@ -56,11 +56,12 @@ def temporal(predicted: Tensor, predicted_next: Tensor, o: Tensor, o_next: Tenso
     return F.mse_loss(predicted_next - predicted, o_next - o)
 
 
-def rim_stops(sdr: Tensor, white: float = CLIPPED) -> Tensor:
-    """By how many stops the rim of what clips lies under white, around each place and in each channel; `sdr`'s shape.
+def border_stops(sdr: Tensor, white: float = CLIPPED) -> Tensor:
+    """By how many stops the border of clipped pixels lies under white, around each place; `sdr`'s shape.
 
-    The rim is the pixels that touch clipped ones; of their linear light counts the mean. Black pixels are none: they
-    may be letters that were painted over. Far from any rim that of the whole picture counts; without one it is white.
+    The border is the pixels that touch clipped ones, in each channel; of their linear light counts the mean. Black
+    pixels are none: they may be glyphs that were painted over. Far from any border that of the whole picture counts;
+    without one it is white.
 
     Args:
         sdr: `(batch, 3, height, width)`, display-encoded in the working encoding.
@@ -73,26 +74,26 @@ def rim_stops(sdr: Tensor, white: float = CLIPPED) -> Tensor:
     touching[..., :-1, :] |= clips[..., 1:, :]
     touching[..., 1:] |= clips[..., :-1]
     touching[..., :-1] |= clips[..., 1:]
-    rim = (touching & ~clips & ~black).to(sdr.dtype)
-    shares, values = (F.avg_pool2d(x, RIM_CELL, ceil_mode=True) for x in (rim, rim * sdr))
+    border = (touching & ~clips & ~black).to(sdr.dtype)
+    shares, values = (F.avg_pool2d(x, BORDER_CELL, ceil_mode=True) for x in (border, border * sdr))
     light = camera.decode(values / shares.clamp(min=1e-9)) * shares
     light, shares = (
-        F.avg_pool2d(x, RIM_CELLS, 1, RIM_CELLS // 2) + 1e-3 * x.mean((2, 3), keepdim=True) + 1e-6
+        F.avg_pool2d(x, BORDER_CELLS, 1, BORDER_CELLS // 2) + 1e-3 * x.mean((2, 3), keepdim=True) + 1e-6
         for x in (light, shares)
     )
-    stops = F.interpolate(-torch.log2(light / shares), scale_factor=float(RIM_CELL))
+    stops = F.interpolate(-torch.log2(light / shares), scale_factor=float(BORDER_CELL))
     return stops[..., :height, :width]
 
 
-def excess(sdr: Tensor, white: float = CLIPPED) -> Tensor:
-    """How many stops over white the source `sdr` probably is where it clips, 0 to 5.6; arguments as of `rim_stops`.
+def estimate(sdr: Tensor, white: float = CLIPPED) -> Tensor:
+    """How many stops over white the source `sdr` probably is where it clips, 0 to 5.6; arguments as of `border_stops`.
 
-    What can be told from outside is how steeply light rises towards the clip point: beside a lamp the last pixel that
-    does not clip is dark, in a bright sky it is nearly white. And where more channels clip, there is more light.
+    From outside, one sees how steeply light rises towards the clip point: beside a lamp the last pixel that does not
+    clip is dark, in a bright sky it is nearly white. And where more channels clip, there is more light.
     """
     clipping = (sdr >= white).sum(1, keepdim=True)
-    guess = EXCESS_STOPS + EXCESS_PER_STOP * rim_stops(sdr, white) + EXCESS_PER_CHANNEL * clipping
-    return guess.clamp_(0, MOST_EXCESS)
+    stops = ESTIMATE_STOPS + ESTIMATE_PER_STOP * border_stops(sdr, white) + ESTIMATE_PER_CHANNEL * clipping
+    return stops.clamp_(0, HIGHEST_ESTIMATE)
 
 
 class Truth(NamedTuple):
@@ -121,17 +122,17 @@ class Mean(NamedTuple):
     weight: Tensor
 
 
-def censored(stops: Tensor, truth: Truth, excess: Tensor) -> Mean:
+def censored(stops: Tensor, truth: Truth, estimated: Tensor) -> Mean:
     """Error of the predicted stops over white, where the bright picture clips.
 
     Where the source does not clip the true value is known: its own stops plus the shift. Where the source clips too,
-    all that is known is "at least the shift" (censored regression, Tobin 1958): less is an error; what is more is
-    held to the source's `excess`, with the weight `EXCESS_WEIGHT`.
+    all that is known is "at least the shift" (censored regression, Tobin 1958): less is an error; more is held to
+    the source's `estimate`, with the weight `ESTIMATE_WEIGHT`.
     """
     over = stops - truth.stops
     seen = _huber(over) * truth.seen
-    guessed = (_huber(over.clamp(max=0)) + EXCESS_WEIGHT * _huber(over - excess)) * truth.unseen
-    return Mean((seen + guessed).sum(), (truth.seen + truth.unseen).sum())
+    unseen = (_huber(over.clamp(max=0)) + ESTIMATE_WEIGHT * _huber(over - estimated)) * truth.unseen
+    return Mean((seen + unseen).sum(), (truth.seen + truth.unseen).sum())
 
 
 def known(stops: Tensor, truth: Truth) -> Mean:

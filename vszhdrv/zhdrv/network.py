@@ -1,4 +1,4 @@
-"""The U-Net and nothing else: what it answers is given a meaning by losses.py and expansion.py."""
+"""The U-Net and nothing else: losses.py and expansion.py give its predictions a meaning."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .blocks import Part
 from .config import Architecture
 
 LEAK = 0.1
-"""Slope of the stops at their lower end. Without it, answers that a bad stretch of training has brought to nearly 0 on
-every pixel have no gradient left, and stay there: docs/experiments.md has such a clip."""
+"""Slope of the stops at their lower end. Without it, predictions that a bad stretch of training has brought to nearly 0
+on every pixel have no gradient left, and stay there: docs/experiments.md has such a clip."""
 
 
 class Lattice(NamedTuple):
@@ -83,12 +83,12 @@ class UNet(nn.Module):
         self.out = nn.Conv2d(widths[0], 3 * fold**2, 1)
 
     def forward(self, x: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
-        """The answer at the lattice's pixels, whose step divides `fold`."""
-        fine = self.fine(x)
-        return self.finish(self.coarse(fine), fine, lattice)
+        """The prediction at the lattice's pixels, whose step divides `fold`."""
+        finest = self.encode_finest(x)
+        return self.decode_finest(self.inner(finest), finest, lattice)
 
-    def fine(self, x: Tensor, clipping: Sequence[Part] | None = None) -> Tensor:
-        """The finest level of the encoder: (batch, widths[0], height / fold, width / fold). Sees one block around.
+    def encode_finest(self, x: Tensor, clipping: Sequence[Part] | None = None) -> Tensor:
+        """The encoder's finest level: (batch, widths[0], height / fold, width / fold). Sees one block around.
 
         clipping: rows and columns of blocks outside which nothing clips, areas apart from one another, if known.
         """
@@ -100,9 +100,9 @@ class UNet(nn.Module):
             y = blocks.convolved_with_clipping(x, first.weight, bias, self.fold, clipping)
         return F.relu(y, inplace=True)
 
-    def coarse(self, fine: Tensor) -> Tensor:
-        """All other levels, up to the last upsampling: half as high and wide as `fine`, as many channels."""
-        skips = [fine]
+    def inner(self, finest: Tensor) -> Tensor:
+        """All other levels, up to the last upsampling: half as high and wide as `finest`, as many channels."""
+        skips = [finest]
         for pool, convolution in zip(self.pools, self.encoder[1:], strict=True):
             skips.append(F.relu(convolution(pool(skips[-1])), inplace=True))
         x = skips.pop()
@@ -112,9 +112,9 @@ class UNet(nn.Module):
             x = F.relu(convolution(x), inplace=True)
         return x
 
-    def finish(self, coarse: Tensor, fine: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
-        """The answer, from the finest levels of both sides. Sees one pixel of `coarse` around."""
-        x = F.relu(self.last(_joined(coarse, fine)), inplace=True)
+    def decode_finest(self, inner: Tensor, finest: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
+        """The decoder's finest level and the prediction. Sees one pixel of `inner` around."""
+        x = F.relu(self.last(_joined(inner, finest)), inplace=True)
         weight, bias = self.out.weight, cast(Tensor, self.out.bias)
         side = self.fold
         if lattice != EVERY_PIXEL:  # of a block's pixels these alone are computed
@@ -130,16 +130,16 @@ class UNet(nn.Module):
         return torch.sigmoid(x) if self.head == "ratio" else F.softplus(x) + LEAK * x.clamp(max=0)
 
 
-def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
-    """`coarse`, made twice as high and wide, and `fine`, channel by channel."""
+def _joined(inner: Tensor, outer: Tensor) -> Tensor:
+    """`inner`, made twice as high and wide, and `outer`, channel by channel."""
     # Cards interpolate in float32 within autocast, which is twice the memory. Gradients, which add up, need that.
-    exact = coarse.device.type == "cpu" or torch.is_grad_enabled()
-    with nullcontext() if exact else torch.autocast(coarse.device.type, enabled=False):
-        large = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    exact = inner.device.type == "cpu" or torch.is_grad_enabled()
+    with nullcontext() if exact else torch.autocast(inner.device.type, enabled=False):
+        large = F.interpolate(inner, scale_factor=2, mode="bilinear", align_corners=False)
     if large.requires_grad and large.is_contiguous(memory_format=torch.channels_last):
         # The gradient is a slice of that of both, on which the way back through the interpolation takes thrice as long.
         large.register_hook(blocks.channels_last)  # type: ignore[no-untyped-call]
-    return torch.cat((large, fine), dim=1)
+    return torch.cat((large, outer), dim=1)
 
 
 def new_network(architecture: Architecture, seed: int) -> UNet:
@@ -164,7 +164,7 @@ def network_of(weights: Mapping[str, Tensor], architecture: Architecture) -> UNe
 
 
 def for_autocast(network: UNet) -> UNet:
-    """A copy whose weights are bfloat16 where autocast would make them so at every call; its answers are the same."""
+    """A copy with bfloat16 weights, where autocast would make them so at every call: it predicts the same."""
     copied = deepcopy(network)
     for part in (copied.encoder, copied.pools, copied.decoder, copied.last):
         part.to(torch.bfloat16)

@@ -1,6 +1,6 @@
 """What is in a clip's frames without being picture: black bars, logos and subtitles whose white is meant to be white.
 
-They are found once, in the frames to learn from, and kept with the network. Learning sees the picture without bars, its
+They are found once, in the training frames, and kept with the network. Training sees the picture without bars, its
 logos painted black, and so does the network when a frame is expanded; bars and logos themselves stay as they are.
 
 Everything here is decided by evidence that a film of real lights does not give. What keeps its place while all around
@@ -37,20 +37,21 @@ MIN_PICTURE = 16
 WHITE = 0.95
 """A logo's brightest channel is at least this (working values): white as compression leaves it."""
 ALWAYS = 0.95
-"""... in at least this share of the frames."""
+"""A logo is white in at least this share of the frames."""
 THERE = 0.5
 """Its other pixels are white in this share of the frames in which its surroundings are not: soft edges, poor coding.
 In a frame that shows it, this share of its pixels is white."""
 MIN_FRAMES = 8
 """Fewer frames show nothing about what moves."""
 CELLS = 32
-"""Cells of which one measures a logo's surroundings, over the height of the picture: its letters are one logo."""
+"""Cells of which one measures a logo's surroundings, over the height of the picture: its glyphs are one logo."""
 SMALLEST_CELL = 8
-"""Their smallest side, in pixels: twice what a logo's edge takes."""
+"""Smallest side of a cell, in pixels: twice as much as a logo's edge takes."""
 SHARPEST_BAND = (2, 3)
-"""The pixels at this distance from a logo's white must be as seldom white as its surroundings ..."""
+"""The pixels at this distance from a logo's white must be as seldom white as its surroundings, but for `LEAK`."""
 LEAK = 0.1
-"""... but for this share: around a real light that moves by a pixel or two, they are white nearly as often as it."""
+"""Share by which the pixels close to a logo may be white more often than its surroundings. Those around a real light
+that moves by a pixel or two are white nearly as often as it."""
 MOST_WHITE = 0.8
 """Surroundings that are white more often than this don't show whether an edge is sharp."""
 MOVING = 0.25
@@ -58,28 +59,30 @@ MOVING = 0.25
 VARIED = 0.03
 """Surroundings whose standard deviation (working values) is below this show nothing but noise: no evidence."""
 EDGE = 3
-"""Pixels around a logo's or letter's white that are left alone with it: soft edges, and colour that bleeds."""
+"""Pixels around a logo's or glyph's white that are left alone with it: soft edges, and colour that bleeds."""
 
 LOWEST = 0.6
 """Subtitles lie below this share of the frame's height."""
-STROKE = 50
-"""A letter's strokes are thinner than this part of the frame's height, ..."""
+GLYPH = 50
+"""The parts of a glyph are thinner than this part of the frame's height."""
 NEAR = 100
-"""... and so far around them, as a part of it again, ..."""
+"""Distance from a glyph to which its surroundings reach, as a part of the frame's height."""
 DARK = 0.35
-"""... at least DARK_SHARE of what is not white is darker than this (working values): an outline, or black."""
+"""Working values up to this are dark beside a glyph: its outline, or black."""
 DARK_SHARE = 0.7
-LINE_STROKES = 6
-"""Every row of a line of text crosses at least so many strokes ..."""
+"""Of a glyph's surroundings that are not white, at least this share is dark."""
+LINE_GLYPHS = 6
+"""Every row of a line of text crosses parts of glyphs at least so many times."""
 LINE_HEIGHTS = (8, 50)
-"""... over a height between these parts of the frame's."""
+"""A line of text is as high as between these parts of the frame's height."""
 LINE_SHARE = 0.15
-"""Subtitles have a line of text in the same rows in at least this share of the frames, ..."""
+"""Subtitles have a line of text in the same rows in at least this share of the frames."""
 SAME_TEXT = 0.8
+"""Intersection over union of two lines' glyphs, from which their text is the same."""
 OTHER_TEXT = 0.5
-"""... now this text, now that one (intersection over union of their strokes), ..."""
+"""Subtitles change: two of their lines that follow one another are less alike than this (as of `SAME_TEXT`)."""
 STEADY = 12
-"""... and mostly the same one in frames that lie so few apart: what moves past, such as lit windows, is not read."""
+"""In frames that lie so few apart, subtitles mostly have the same text: lit windows that move past have not."""
 
 Mask = NDArray[np.bool_]
 Pixels = NDArray[Any]
@@ -90,8 +93,8 @@ class Overlays:
     """The overlays of a clip, as they lie in frames of the size that was measured; frames of other sizes are scaled.
 
     `picture`: left, top, right and bottom (the last two exclusive) of what bars leave. `logos`: (height, width), the
-    number of a logo where its white is; elsewhere 0. `subtitles`: first and last row (exclusive) in which white strokes
-    are letters; both 0 where there are none.
+    number of a logo where its white is; elsewhere 0. `subtitles`: first and last row (exclusive) in which white glyphs
+    are text; both 0 where there are none.
     """
 
     picture: tuple[int, int, int, int]
@@ -220,10 +223,10 @@ class Overlays:
         kept: Mask = ((there >= THERE * total) & (total > 0))[self._with_edges]
         top, bottom = self.subtitles
         if bottom:
-            margin = 2 * len(peak) // STROKE  # what decides about a pixel of the outermost rows
+            margin = 2 * len(peak) // GLYPH  # what decides about a pixel of the outermost rows
             above = max(top - margin, 0)
-            letters = _strokes(peak[above : bottom + margin], full, len(peak), gamma)[top - above :][: bottom - top]
-            kept[top:bottom] |= _spread(letters, EDGE)
+            glyphs = _glyphs(peak[above : bottom + margin], full, len(peak), gamma)[top - above :][: bottom - top]
+            kept[top:bottom] |= _spread(glyphs, EDGE)
         return kept
 
 
@@ -298,49 +301,49 @@ def _on_the_film(pixels: Pixels, white: NDArray[np.floating[Any]], logo: Mask, a
 
 @dataclass(frozen=True)
 class _Line:
-    """What looks like a line of text in one frame: its rows, the last exclusive, and its strokes there."""
+    """What looks like a line of text in one frame: its rows, the last exclusive, and its glyphs there."""
 
     number: int
     top: int
     bottom: int
-    strokes: Mask
+    glyphs: Mask
 
     def in_rows_of(self, other: _Line) -> bool:
         return abs(self.top - other.top) <= 1 and abs(self.bottom - other.bottom) <= 1
 
     def likeness(self, other: _Line) -> float:
-        """Intersection over union of the strokes."""
-        rows = min(len(self.strokes), len(other.strokes))
-        a, b = self.strokes[:rows], other.strokes[:rows]
+        """Intersection over union of the glyphs."""
+        rows = min(len(self.glyphs), len(other.glyphs))
+        a, b = self.glyphs[:rows], other.glyphs[:rows]
         return float((a & b).sum() / (a | b).sum())
 
 
-def _strokes(peak: Pixels, full: float, height: int, gamma: float = 1) -> Mask:
-    """The pixels of thin white strokes that have dark around them, given the brightest channel of some whole rows.
+def _glyphs(peak: Pixels, full: float, height: int, gamma: float = 1) -> Mask:
+    """The pixels of thin white glyphs that have dark around them, given the brightest channel of some whole rows.
 
     `full` is white's value, `gamma` turns working values into it; `height` is the frame's.
     """
     white = peak >= WHITE**gamma * full
-    radius = max(2, round(height / STROKE / 2))
+    radius = max(2, round(height / GLYPH / 2))
     thick = _spread(~_spread(~white, radius), radius)
     beside = ~_spread(white, 1)
     near = max(3, round(height / NEAR))
     dark = _sums(beside & (peak <= DARK**gamma * full), near)
-    strokes: Mask = white & ~thick & (dark > 0) & (dark >= DARK_SHARE * _sums(beside, near))
-    return strokes
+    glyphs: Mask = white & ~thick & (dark > 0) & (dark >= DARK_SHARE * _sums(beside, near))
+    return glyphs
 
 
 def _lines(peak: Pixels, full: float, number: int) -> Iterator[_Line]:
     """What looks like lines of text in the lower part of a frame, given its brightest channel."""
     height = len(peak)
     first = int(LOWEST * height)
-    strokes = _strokes(peak[first:], full, height)
-    begins = strokes.copy()
-    begins[:, 1:] &= ~strokes[:, :-1]
-    rows = np.flatnonzero(np.diff(np.r_[False, begins.sum(axis=1) >= LINE_STROKES, False]))
+    glyphs = _glyphs(peak[first:], full, height)
+    begins = glyphs.copy()
+    begins[:, 1:] &= ~glyphs[:, :-1]
+    rows = np.flatnonzero(np.diff(np.r_[False, begins.sum(axis=1) >= LINE_GLYPHS, False]))
     for top, bottom in zip(rows[::2].tolist(), rows[1::2].tolist(), strict=True):
         if height / LINE_HEIGHTS[1] <= bottom - top <= height / LINE_HEIGHTS[0]:
-            yield _Line(number, first + top, first + bottom, strokes[top:bottom].copy())
+            yield _Line(number, first + top, first + bottom, glyphs[top:bottom].copy())
 
 
 def _subtitles(lines: Sequence[_Line], frames: int, height: int) -> tuple[int, int]:
@@ -354,7 +357,7 @@ def _subtitles(lines: Sequence[_Line], frames: int, height: int) -> tuple[int, i
     if min(alike for _, alike in likeness) >= OTHER_TEXT or (soon and np.mean(soon) < 0.5):
         return 0, 0
     top, bottom = group[0].top, group[0].bottom
-    line = bottom - top  # of small letters' height, about: three lines of text, with what hangs below the last
+    line = bottom - top  # of small glyphs' height, about: three lines of text, with what hangs below the last
     return max(top - 4 * line, 0), min(bottom + line, height)
 
 

@@ -1,7 +1,7 @@
 """One training by several processes, one for each device: each computes its share of every step's pictures.
 
 Apart from the loop because it is about processes, and nothing of the method. All processes draw the same crops and see
-the answers of all; only the network's own work, forward and back, is divided. So every step is that of one process,
+the predictions of all; only the network's own work, forward and back, is divided. So every step is that of one process,
 whatever the loss is, and the weights are the same up to the order in which numbers are added.
 
 Process 0 leads: it alone knows the clip and the store, and sends the others what they need. They are started by
@@ -137,7 +137,7 @@ class Team:
             dist.all_reduce(tensor, group=self._cards)
 
     def shared(self, network: UNet) -> Shared:
-        """The network that all ask together."""
+        """The network that all evaluate together."""
         return Shared(network, self)
 
     def add_up(self, network: UNet) -> None:
@@ -158,9 +158,9 @@ class Team:
 
 
 class Shared:
-    """A network that is asked about a batch by all processes at once.
+    """A network that all processes evaluate at once, on one batch.
 
-    Each computes its share, of at least one picture, and gets the answers to all. The others' answers are constants to
+    Each computes its share, of at least one picture, and gets the predictions of all. The others' are constants to
     this process's gradients: these are of the whole loss, through its own share, and their sum over the processes is
     the gradient.
     """
@@ -170,13 +170,13 @@ class Shared:
         self._network, self._team = network, team
 
     def __call__(self, x: Tensor, lattice: Lattice = EVERY_PIXEL) -> Tensor:
-        """The answers for `(batch, 3, height, width)`, as the network's."""
+        """The predictions for `(batch, 3, height, width)`, as the network's."""
         first, last = (len(x) * rank // self._team.size for rank in (self._team.rank, self._team.rank + 1))
         own: Tensor = self._network(x[first:last], lattice)
-        answers = own.new_zeros(len(x), *own.shape[1:])
-        answers[first:last] = own.detach()
-        self._team.all_reduce(answers)
-        return torch.cat((answers[:first], own, answers[last:]))
+        predictions = own.new_zeros(len(x), *own.shape[1:])
+        predictions[first:last] = own.detach()
+        self._team.all_reduce(predictions)
+        return torch.cat((predictions[:first], own, predictions[last:]))
 
 
 @contextmanager

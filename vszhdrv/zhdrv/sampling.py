@@ -20,16 +20,18 @@ from .config import Config
 from .footage import TrainingFrames, scaled, shows_clipped
 
 MEGAPIXEL = 1_000_000
+"""Pixels of a frame over which its crops are a share of it."""
 CROP_AREA = (0.2, 0.6)
 """Share of a frame of over one megapixel that a crop covers."""
 CROPS_AREA = 512 * 512
 """A frame is visited once for each such area in it."""
 JITTER_STOPS = 0.25
+"""The paper's crops are made brighter by up to this much first."""
 MIN_SHIFT_STOPS = 0.5
 """The smallest simulated overexposure of the fast preset."""
 UNSHIFTED = 0.25
-"""Share of the fast preset's crops that are not made brighter: they are what will be asked for. Nobody knows what clips
-there; the guess of it (`losses.excess`) keeps what the other crops teach from being carried too far."""
+"""Share of the fast preset's crops that are not made brighter: such pictures will be expanded. Nothing shows the
+truth there; `losses.estimate` keeps the other crops' lessons from being carried too far."""
 AIMS = 8
 """Where a crop of the second round shows few clipped pixels, another is drawn: so many times at most."""
 MOST_CLIPPED = 0.3
@@ -110,7 +112,7 @@ def _draw(visit: tuple[int, int], height: int, width: int, config: Config, rng: 
 
 
 def _aimed(crop: Crop, frames: TrainingFrames, config: Config, rng: np.random.Generator) -> Crop:
-    """A crop of the second round: a place where something clips, as it will be asked for."""
+    """A crop of the second round: a place where something clips, as it will be expanded."""
     height, width = frames.pixels.shape[-2:]
     for _ in range(AIMS):
         if shows_clipped(frames, frames.pixels[frames.pairs[crop.pair][0]][:, *crop.area]):

@@ -15,7 +15,7 @@ THUMBNAIL = 16
 CUT = 0.1
 """Mean difference of two frames' thumbnails over which they may lie in two shots."""
 CUT_RATIO = 2.0
-"""... and how much larger it must be than the differences around."""
+"""A cut's difference is this many times as large as the differences around it, or larger."""
 
 
 @dataclass(frozen=True)

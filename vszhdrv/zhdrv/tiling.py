@@ -27,29 +27,31 @@ from .rounding import ceil_div, round_up
 TILE_BYTES = 2**28
 """Frames whose finest level in the network takes more (in float32) go through it in tiles, which bounds the memory."""
 STRIP_VALUES = 2**21
-"""The encoder's finest level is computed in strips of about this many input values, which stay in the cache, ..."""
+"""A strip has about this many input values, which stay in the cache."""
 STRIP_BLOCKS = 16
-"""... but of this many rows of blocks or more, since each strip also sees a row above it and one below."""
+"""A strip has this many rows of blocks or more, since it also sees a row above it and one below."""
 AREA_ROWS, AREA_GAP = 64, 256
-"""What clips is told to the encoder's finest level in areas as high as that, so far apart at least, in pixels: one area
-more costs about as much as these pixels."""
+"""Height of areas, and the least distance between two of them, in pixels: one area more costs about as much as these
+pixels."""
 FEWEST_PIXELS = 2**18
 """In strips of less than this, to know the areas costs more than is spared."""
 BAND_BLOCKS, BAND_ROWS = 32, 128
-"""The decoder's finest level is computed in bands as high as so many blocks, an even number, and pixels. What needs no
-answer between columns that do is computed all the same where it is no wider than that."""
+"""A band is as high as so many blocks, an even number, and pixels. Columns between two that need a prediction are
+computed, too, where they are no wider than that."""
 LEVEL_COPIES = 6
-"""What the network takes for a tile is at most so many times its finest level (in float32), ..."""
+"""The network takes at most so many times the memory of a tile's finest level (in float32)."""
 FRAME_COPIES = 4
-"""... and what a frame takes beside that so many times itself: source, result, and twice that where all of it clips."""
+"""Beside the network, a frame takes at most so many times its own memory: source, result, and twice that where all of
+it clips."""
+
 Picture = Callable[[Part], Tensor]
 """A part of the network's input: (batch, 3, height, width), working encoding."""
-Answer = tuple[Part, Tensor]
-"""The network's answer for a part: (batch, 3, height, width)."""
+Prediction = tuple[Part, Tensor]
+"""The network's prediction for a part: (batch, 3, height, width)."""
 Planes = Sequence[Tensor]
 """A frame's red, green and blue, (height, width) each, wherever they lie."""
 Wanted = Callable[[Part], list[slice]]
-"""Those columns of a part that need an answer, counted from its first."""
+"""Those columns of a part that need a prediction, counted from its first."""
 
 
 def reaching(planes: Planes, foot: float, gap: int) -> list[slice]:
@@ -106,36 +108,36 @@ def evaluate(
     tile: Sequence[int],
     wanted: Wanted | None = None,
     tile_pad: int | None = None,
-) -> Iterator[Answer]:
-    """The network's answers for a frame of `size` (height, width), all of them or those `wanted`.
+) -> Iterator[Prediction]:
+    """The network's predictions for a frame of `size` (height, width), all of them or those `wanted`.
 
     The frame is computed in tiles of `tile` (height, width) pixels. They start on multiples of the network's stride and
     see `tile_pad` pixels (rounded up to such multiples) around them. By default that is as far as the network reaches:
-    each pixel's answer is that of the whole frame, and no seam shows. Within a tile, what happens at full resolution
-    happens strip by strip.
+    each pixel's prediction is that of the whole frame, and no seam shows. Within a tile, the finest
+    levels are computed strip by strip and band by band.
     """
     for here in _tiles(network, size, tile):
         parts = _parts(network, here, size, wanted)
         if not parts:
             continue
         rows, columns = area = _seen_by(network, here, parts, size, tile_pad)
-        fine = _fine(network, picture, area, size)
-        coarse = network.coarse(fine)
-        finish = partial(_finish, network, coarse, fine, (rows.start, columns.start))
-        yield from zip(parts, side_by_side(finish, parts), strict=True)
+        finest = _encoded_finest(network, picture, area, size)
+        inner = network.inner(finest)
+        decode = partial(_decoded_finest, network, inner, finest, (rows.start, columns.start))
+        yield from zip(parts, side_by_side(decode, parts), strict=True)
 
 
 def evaluate_at_once(
     network: UNet, picture: Picture, size: Sequence[int], tile: Sequence[int], tile_pad: int | None = None
-) -> Iterator[Answer]:
-    """All answers that `evaluate` gives, each tile's by one call of the network."""
+) -> Iterator[Prediction]:
+    """All predictions that `evaluate` gives, each tile's by one call of the network."""
     for here in _tiles(network, size, tile):
         part = _inside(here, size)
         rows, columns = area = _seen_by(network, here, [part], size, tile_pad)
-        answer = network(_padded(picture, area, size))
+        prediction = network(_padded(picture, area, size))
         above, before = part[0].start - rows.start, part[1].start - columns.start
         height, width = (side.stop - side.start for side in part)
-        yield part, answer[..., above : above + height, before : before + width]
+        yield part, prediction[..., above : above + height, before : before + width]
 
 
 def _tiles(network: UNet, size: Sequence[int], tile: Sequence[int]) -> Iterator[Part]:
@@ -153,7 +155,7 @@ def _inside(area: Part, size: Sequence[int]) -> Part:
 
 
 def _parts(network: UNet, tile: Part, size: Sequence[int], wanted: Wanted | None) -> list[Part]:
-    """The parts of a tile that need an answer."""
+    """The parts of a tile that need a prediction."""
     rows, columns = _inside(tile, size)
     step = band_height(network.architecture)
     bands = [(slice(top, min(top + step, rows.stop)), columns) for top in range(rows.start, rows.stop, step)]
@@ -191,7 +193,7 @@ def _padded(picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
     return F.pad(seen, (0, right, 0, bottom), mode="replicate") if bottom or right else seen
 
 
-def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
+def _encoded_finest(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> Tensor:
     """The encoder's finest level over an area of whole strides."""
     rows, columns = area
     step = max(STRIP_BLOCKS, STRIP_VALUES // (6 * network.fold * (columns.stop - columns.start))) * network.fold
@@ -200,15 +202,15 @@ def _fine(network: UNet, picture: Picture, area: Part, size: Sequence[int]) -> T
         above, below = max(strip.start - network.fold, rows.start), min(strip.stop + network.fold, rows.stop)
         seen = _padded(picture, (slice(above, below), columns), size)
         first = (strip.start - above) // network.fold
-        fine = network.fine(seen, clipping_areas(seen, network.fold))
-        return fine[:, :, first : first + (strip.stop - strip.start) // network.fold]
+        finest = network.encode_finest(seen, clipping_areas(seen, network.fold))
+        return finest[:, :, first : first + (strip.stop - strip.start) // network.fold]
 
     strips = side_by_side(of, [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)])
     return strips[0] if len(strips) == 1 else torch.cat(strips, dim=2)
 
 
 def clipping_areas(sdr: Tensor, fold: int) -> list[Part] | None:
-    """Areas in blocks outside which nothing of a strip clips, for `UNet.fine`; None where it does not pay to know."""
+    """Areas in blocks outside which nothing of a strip clips; None where it does not pay to know."""
     _, channels, height, width = sdr.shape
     if height * width < FEWEST_PIXELS:
         return None
@@ -225,14 +227,15 @@ def clipping_areas(sdr: Tensor, fold: int) -> list[Part] | None:
     return areas if 2 * cost < height * width else None
 
 
-def _finish(network: UNet, coarse: Tensor, fine: Tensor, origin: tuple[int, int], part: Part) -> Tensor:
-    """The answer for a part of the frame, from levels that begin at `origin`."""
-    block = 2 * network.fold  # of a pixel of `coarse`, which sees one more around
+def _decoded_finest(network: UNet, inner: Tensor, finest: Tensor, origin: tuple[int, int], part: Part) -> Tensor:
+    """The prediction for a part of the frame, from levels that begin at `origin`."""
+    block = 2 * network.fold  # of a pixel of `inner`, which sees one more around
     cuts = []
-    for pixels, start, length in zip(part, origin, coarse.shape[-2:], strict=True):
+    for pixels, start, length in zip(part, origin, inner.shape[-2:], strict=True):
         first = max((pixels.start - start) // block - 1, 0)
         cuts.append((first, min(ceil_div(pixels.stop - start, block) + 1, length), start + first * block))
     (top, bottom, above), (left, right, before) = cuts
-    answer = network.finish(coarse[..., top:bottom, left:right], fine[..., 2 * top : 2 * bottom, 2 * left : 2 * right])
+    around = finest[..., 2 * top : 2 * bottom, 2 * left : 2 * right]
+    prediction = network.decode_finest(inner[..., top:bottom, left:right], around)
     rows, columns = part
-    return answer[..., rows.start - above : rows.stop - above, columns.start - before : columns.stop - before]
+    return prediction[..., rows.start - above : rows.stop - above, columns.start - before : columns.stop - before]

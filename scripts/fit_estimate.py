@@ -5,9 +5,9 @@
 # [tool.uv.sources]
 # vszhdrv = { path = "..", editable = true }
 # ///
-"""Fit the guess of what nobody saw (vszhdrv/zhdrv/losses.py, `excess`) to scenes that make_scenes.py wrote.
+"""Fit the estimate of light that no frame shows (`vszhdrv.zhdrv.losses.estimate`) to scenes of make_scenes.py.
 
-    uv run scripts/fit_excess.py SCENES [SCENES ...]
+    uv run scripts/fit_estimate.py SCENES [SCENES ...]
 
 Scenes of one name are one picture, and all pictures weigh the same. Prints the three numbers, and how far the stops
 over white of each picture are from what these numbers and one constant, fitted to all other pictures, say of it.
@@ -31,12 +31,12 @@ from vszhdrv.zhdrv.camera import CLIPPED, encode, round8
 FRAMES = 8
 """Evenly spread frames of a scene."""
 CROP = 128
-"""Side of the squares in which the rim is averaged, as in training, pixels."""
+"""Side of the squares in which the border is averaged, as in training, pixels."""
 EVERY = 20
 """One clipped value of so many is looked at: neighbours say the same."""
 
 Samples = NDArray[np.float64]
-"""(values, 4): 1, the rim's stops under white, the channels that clip, and the true stops over white."""
+"""(values, 4): 1, the border's stops under white, the channels that clip, and the true stops over white."""
 
 
 def samples(scene: Scene) -> Samples:
@@ -53,7 +53,7 @@ def samples(scene: Scene) -> Samples:
                 part = (..., slice(top, top + CROP), slice(left, left + CROP))
                 sdr = frame[part]
                 channels = (sdr >= white).sum(1, keepdim=True).expand_as(sdr)
-                columns = torch.ones_like(sdr), losses.rim_stops(sdr, white), channels
+                columns = torch.ones_like(sdr), losses.border_stops(sdr, white), channels
                 clipped = (sdr >= CLIPPED)[0].numpy()
                 known = [column[0].numpy()[clipped] for column in columns]
                 found.append(np.stack([*known, stops[part][clipped]], axis=1)[::EVERY])
@@ -67,9 +67,9 @@ def fit(pictures: list[Samples], columns: int) -> NDArray[np.float64]:
 
 
 def error(picture: Samples, numbers: NDArray[np.float64]) -> float:
-    """RMS of the guess within its bounds, stops."""
-    guess = (picture[:, : len(numbers)] @ numbers).clip(0, losses.MOST_EXCESS)
-    return float(np.sqrt(np.mean((guess - picture[:, 3]) ** 2)))
+    """RMS of the estimate within its bounds, stops."""
+    estimated = (picture[:, : len(numbers)] @ numbers).clip(0, losses.HIGHEST_ESTIMATE)
+    return float(np.sqrt(np.mean((estimated - picture[:, 3]) ** 2)))
 
 
 def main() -> None:
@@ -88,9 +88,9 @@ def main() -> None:
     if len(pictures) < 2:
         sys.exit(f"{parser.prog}: SCENES must have two pictures or more in which something clips, not {len(pictures)}")
     stops, per_stop, per_channel = fit(list(pictures.values()), 3)
-    print(f"EXCESS_STOPS {stops:.2f}, EXCESS_PER_STOP {per_stop:.2f}, EXCESS_PER_CHANNEL {per_channel:.2f}\n")
+    print(f"ESTIMATE_STOPS {stops:.2f}, ESTIMATE_PER_STOP {per_stop:.2f}, ESTIMATE_PER_CHANNEL {per_channel:.2f}\n")
     print("| picture | true stops | fitted to the others | one constant | as in losses.py |\n|---|---|---|---|---|")
-    now = np.array([losses.EXCESS_STOPS, losses.EXCESS_PER_STOP, losses.EXCESS_PER_CHANNEL])
+    now = np.array([losses.ESTIMATE_STOPS, losses.ESTIMATE_PER_STOP, losses.ESTIMATE_PER_CHANNEL])
     errors = []
     for name, picture in pictures.items():
         others = [other for each, other in pictures.items() if each != name]
