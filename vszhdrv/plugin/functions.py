@@ -164,7 +164,7 @@ def still(
     job = _prepared(clip, "call", learning)
 
     def compute(expander: Expander, planes: frames.Planes) -> frames.Computed:
-        return light.looked(expander.expand_in_place, planes, strength, peak, white)
+        return light.looked(expander.brighten, planes, strength, peak, white)
 
     before, after = (pixels_of(node, frame) for node in (job.linear(), job.expand(compute)))
     stills.write(target, stills.Still(before, after, job.colour.primaries, white))
