@@ -409,7 +409,7 @@ def test_a_card_without_memory_is_told_in_a_sentence(make_clip: MakeClip, monkey
         )
 
     monkeypatch.setattr(UNet, "forward", full)
-    monkeypatch.setattr(UNet, "coarse", full)
+    monkeypatch.setattr(UNet, "inner", full)
     for work in (lambda: learned(job_of(make_clip(), seed=1)), lambda: job.expand().get_frame(0)):
         with pytest.raises(
             (RuntimeError, vs.Error),
