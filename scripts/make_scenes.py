@@ -18,11 +18,21 @@ that evaluate.py can score an expansion. Each still NAME becomes
 
 With --fetch, and no still named, the three stills courtyard, forest and interior are rendered. The first still uses the
 seed as given, the second seed + 1, and so on: never judge a change by one seed.
+
+With --film NAME the scenes are also joined to one clip. Each scene is cut into --returns shots, and the shots of all
+scenes are shuffled. A scene's place is its still: two scenes of one still are one place where their views overlap.
+
+    uv run scripts/make_scenes.py --out scenes --fetch stills --film film --returns 3 --transitions cut dissolve:8
+
+    OUT/FILM/hdr, sdr, sdr.mp4  as for a scene
+    OUT/FILM/scene.json         as for a scene, without the camera; "shots": see FilmShot; "flashes": frame numbers
+    OUT/FILM/shots.csv          the same cuts and places, as Expand's argument shots reads them
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -30,7 +40,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +376,169 @@ def render(
     return folder
 
 
+# Films --------------------------------------------------------------------------------------------------------------
+
+CUT = ("cut", 0)
+FLASH_GAIN = 6.0
+"""How much brighter a flash makes its frame."""
+
+
+@dataclass(frozen=True)
+class FilmShot:
+    """One shot of a film.
+
+    Its frames are `first` to `end` - 1 of the film; they show frames `scene_first` and following of a scene. The first
+    `blended` of them are a transition from the shot before, of the kind `transition`: cut (none), dissolve or fade (the
+    first half of them to black, the second half from black). `place` numbers the places from 0.
+    """
+
+    first: int
+    end: int
+    scene: str
+    scene_first: int
+    place: int
+    transition: str = "cut"
+    blended: int = 0
+
+
+def parse_transition(text: str) -> tuple[str, int]:
+    """Read cut, dissolve:FRAMES or fade:FRAMES."""
+    kind, _, frames = text.partition(":")
+    if text == "cut":
+        return CUT
+    if kind not in ("dissolve", "fade") or not frames.isdecimal() or int(frames) < 2:
+        raise argparse.ArgumentTypeError(f"must be cut, dissolve:FRAMES or fade:FRAMES, not {text!r}")
+    return kind, int(frames)
+
+
+def places_of(stills: list[Still], scenes: list[dict[str, Any]]) -> list[int]:
+    """The number of each scene's place: scenes of one still share it where their cameras see the same part of it."""
+    numbers: list[int] = []
+    for index, still in enumerate(stills):
+        same = (
+            numbers[earlier]
+            for earlier in range(index)
+            if stills[earlier].path == still.path and views_overlap(scenes[earlier], scenes[index])
+        )
+        numbers.append(next(same, max(numbers, default=-1) + 1))
+    return numbers
+
+
+def views_overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether any two frames of two scenes of one still share a third of their width and height."""
+    for a in one["per_frame"][::4]:
+        for b in other["per_frame"][::4]:
+            across, down = abs(a["x"] - b["x"]), abs(a["y"] - b["y"])
+            if one["turn"]:
+                across = min(across % one["turn"], -across % one["turn"])
+            zoom = min(a["zoom"], b["zoom"])
+            if across < one["width"] * zoom * 2 / 3 and down < one["height"] * zoom * 2 / 3:
+                return True
+    return False
+
+
+def film_shots(
+    names: list[str], lengths: list[int], places: list[int], returns: int, transitions: list[tuple[str, int]], seed: int
+) -> list[FilmShot]:
+    """The shots of a film in which every scene comes `returns` times, a part of it each time, in a shuffled order.
+
+    The transitions are taken in turn, from one shot to the next. A transition that is longer than half of either shot
+    becomes a cut.
+    """
+    rng = np.random.default_rng((seed, 2))
+    parts: list[tuple[int, int, int]] = []
+    for turn in range(returns):
+        order = [int(index) for index in rng.permutation(len(names))]
+        if parts and len(order) > 1 and places[order[0]] == places[parts[-1][0]]:
+            order.append(order.pop(0))  # a place that follows itself would be no cut
+        for index in order:
+            first, end = (lengths[index] * k // returns for k in (turn, turn + 1))
+            parts.append((index, first, end))
+    shots: list[FilmShot] = []
+    position = 0
+    for k, (index, first, end) in enumerate(parts):
+        kind, blended = transitions[(k - 1) % len(transitions)] if k else CUT
+        if blended > (end - first) // 2 or (k and blended > (parts[k - 1][2] - parts[k - 1][1]) // 2):
+            kind, blended = CUT
+        start = position - blended  # a transition shows both shots at once
+        shots.append(FilmShot(start, start + end - first, names[index], first, places[index], kind, blended))
+        position = start + end - first
+    return shots
+
+
+def blended_frame(kind: str, share: float, before: Array, after: Array) -> Array:
+    """A frame of a transition, `share` of the way from one shot to the next; arrays of encoded or linear values."""
+    if kind == "dissolve":
+        return (1 - share) * before + share * after
+    return before * (1 - 2 * share) if share < 0.5 else after * (2 * share - 1)
+
+
+def make_film(
+    stills: list[Still],
+    out: Path,
+    name: str,
+    *,
+    returns: int = 1,
+    transitions: list[tuple[str, int]] | None = None,
+    flashes: int = 0,
+    seed: int = 7,
+    coding: Coding | None = None,
+) -> Path:
+    """Join the rendered scenes of `stills` to one film in `out`/`name`; the module's docstring lists what is in it."""
+    scenes = [json.loads((out / still.name / "scene.json").read_text()) for still in stills]
+    names, lengths = [still.name for still in stills], [scene["frames"] for scene in scenes]
+    shots = film_shots(names, lengths, places_of(stills, scenes), returns, transitions or [CUT], seed)
+    folder = out / name
+    for each in ("hdr", "sdr"):
+        shutil.rmtree(folder / each, ignore_errors=True)
+        (folder / each).mkdir(parents=True)
+
+    def files(shot: FilmShot, n: int) -> tuple[Path, Path]:
+        frame = f"{shot.scene_first + n - shot.first:04d}"
+        return out / shot.scene / "hdr" / f"{frame}.exr", out / shot.scene / "sdr" / f"{frame}.png"
+
+    lit = flash_frames(shots, flashes, seed)
+    for before, shot in pairwise([shots[0], *shots]):
+        for n in range(shot.first, shot.end):
+            exr, png = folder / "hdr" / f"{n:04d}.exr", folder / "sdr" / f"{n:04d}.png"
+            truth, codes = files(shot, n)
+            if n - shot.first < shot.blended:
+                share = (n - shot.first + 1) / (shot.blended + 1)
+                earlier, earlier_codes = files(before, n)
+                write_exr(exr, blended_frame(shot.transition, share, read_exr(earlier), read_exr(truth)))
+                pair = (cv2.imread(str(each)).astype(np.float32) for each in (earlier_codes, codes))
+                cv2.imwrite(str(png), np.round(blended_frame(shot.transition, share, *pair)).astype(np.uint8))
+            elif n in lit:
+                linear = read_exr(truth) * FLASH_GAIN
+                write_exr(exr, linear)
+                codes_of = np.round(255 * ENCODE[scenes[0]["transfer"]](linear)).astype(np.uint8)
+                cv2.imwrite(str(png), codes_of[..., ::-1])
+            else:
+                shutil.copyfile(truth, exr)
+                shutil.copyfile(codes, png)
+    if coding:
+        encode(folder / "sdr", folder / "sdr.mp4", coding)
+    about = {key: scenes[0][key] for key in ("width", "height", "fps", "transfer")}
+    about |= {"frames": shots[-1].end, "video": "sdr.mp4" if coding else None}
+    about |= {"shots": [asdict(shot) for shot in shots], "flashes": lit}
+    (folder / "scene.json").write_text(json.dumps(about, indent=1))
+    with (folder / "shots.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("first", "place"))
+        table.writerows((shot.first + (shot.blended + 1) // 2, shot.place) for shot in shots)
+    print(f"{name}: {shots[-1].end} frames, {len(shots)} shots in {len({shot.place for shot in shots})} places")
+    return folder
+
+
+def flash_frames(shots: list[FilmShot], flashes: int, seed: int) -> list[int]:
+    """Frames for so many flashes, at most one in a shot and away from its ends; fewer where shots are short."""
+    rng = np.random.default_rng((seed, 3))
+    inside = [(shot.first + shot.blended + 3, shot.end - 3) for shot in shots]
+    roomy = [span for span in inside if span[1] > span[0]]
+    chosen = rng.permutation(len(roomy))[:flashes]
+    return sorted(int(rng.integers(*roomy[index])) for index in chosen)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Read WIDTHxHEIGHT."""
     try:
@@ -391,6 +565,18 @@ def main() -> None:
     parser.add_argument("--depth", type=int, choices=(8, 10), default=8, help="bits of the video (with --codec)")
     parser.add_argument("--meter", choices=sorted(METERS), default="centre", help="log: bright windows clip")
     parser.add_argument("--shake", type=float, default=0.0, metavar="PIXELS", help="how far the hand trembles, RMS")
+    film = parser.add_argument_group("one film of all scenes")
+    film.add_argument("--film", metavar="NAME", help="also join the scenes to OUT/NAME")
+    film.add_argument("--returns", type=int, default=1, metavar="N", help="shots that each scene is cut into (1)")
+    film.add_argument(
+        "--transitions",
+        nargs="+",
+        type=parse_transition,
+        default=[CUT],
+        metavar="KIND",
+        help="cut, dissolve:FRAMES, fade:FRAMES; from shot to shot, in turn (cut)",
+    )
+    film.add_argument("--flashes", type=int, default=0, metavar="N", help="frames lit by a flash (0)")
     options = parser.parse_intermixed_args()
     coding = Coding(options.codec, options.crf, options.depth) if options.codec else None
     if coding and options.transfer != "bt1886":
@@ -398,6 +584,8 @@ def main() -> None:
     if options.depth != 8 and not coding:
         parser.error("--depth 10 is that of a video: it needs --codec")
     needed = [("--codec", "ffmpeg")] if coding else []
+    if not 1 <= options.returns <= options.frames // 2:
+        parser.error(f"--returns must be from 1 to half of the scenes' frames, not {options.returns}")
     if options.fetch and not fetched(options.fetch):
         needed += [("--fetch", "apt-get"), ("--fetch", "dpkg-deb")]
     for option, program in needed:
@@ -423,6 +611,17 @@ def main() -> None:
             coding=coding,
             meter=options.meter,
             shake=options.shake,
+        )
+    if options.film:
+        make_film(
+            stills,
+            options.out,
+            options.film,
+            returns=options.returns,
+            transitions=options.transitions,
+            flashes=options.flashes,
+            seed=options.seed,
+            coding=coding,
         )
 
 
