@@ -111,6 +111,7 @@ def test_commands_are_accepted(page: Path) -> None:
         "levels": arguments.levels_parser,
         "still": arguments.still_parser,
         "export": arguments.export_parser,
+        "shots": arguments.shots_parser,
         "cache": arguments.cache_parser,
     }
     for command in commands(page):

@@ -14,6 +14,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .errors import Failed, Refused
+    from .plugin.film import find_shots
     from .plugin.functions import expand, mask, still, train, version, write_exr
     from .plugin.learning import Event, Job, check_options, prepare
     from .zhdrv.config import Config
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "check_options",
     "expand",
+    "find_shots",
     "mask",
     "prepare",
     "still",
@@ -43,6 +45,7 @@ _MODULES = {
     "Refused": ".errors",
     "check_options": ".plugin.learning",
     "expand": ".plugin.functions",
+    "find_shots": ".plugin.film",
     "mask": ".plugin.functions",
     "prepare": ".plugin.learning",
     "still": ".plugin.functions",

@@ -201,3 +201,37 @@ def test_bad_still(text: str) -> None:
 def test_wrap_suffix() -> None:
     assert Still.parse("a=b/c.exr:wrap") == Still("a", Path("b/c.exr"), True)
     assert Still.parse("a=b/c.exr") == Still("a", Path("b/c.exr"), False)
+
+
+def test_a_film_has_every_scene_in_parts_and_says_where(still: Still, tmp_path: Path) -> None:
+    stills = [still, Still("again", still.path, wrap=True)]
+    for seed, each in enumerate(stills):
+        make_scenes.render(each, tmp_path, frames=12, size=SIZE, seed=seed)
+    kinds = [("dissolve", 2), make_scenes.CUT]
+    folder = make_scenes.make_film(stills, tmp_path, "film", returns=2, transitions=kinds, flashes=1)
+    about = json.loads((folder / "scene.json").read_text())
+    assert about["frames"] == 4 * 6 - 2 * 2
+    shots = about["shots"]
+    assert sorted((shot["scene"], shot["scene_first"]) for shot in shots) == [
+        (name, first) for name in ("again", "stripes") for first in (0, 6)
+    ]
+    plain = next(shot for shot in shots if not shot["blended"])
+    original = tmp_path / plain["scene"]
+    untouched = plain["first"] if plain["first"] not in about["flashes"] else plain["first"] + 1
+    index = plain["scene_first"] + untouched - plain["first"]
+    assert (read_sdr(folder, untouched) == read_sdr(original, index)).all()
+    assert len((folder / "shots.csv").read_text().splitlines()) == 1 + len(shots)
+
+
+def test_views_of_one_still_are_one_place_where_they_overlap() -> None:
+    def about(x: float) -> dict[str, object]:
+        return {"turn": 1000, "width": 100, "height": 100, "per_frame": [{"x": x, "y": 0.0, "zoom": 1.0}]}
+
+    assert make_scenes.views_overlap(about(990), about(30))
+    assert not make_scenes.views_overlap(about(500), about(30))
+
+
+@pytest.mark.parametrize("text", ["wipe:3", "fade", "dissolve:1"])
+def test_other_transitions_are_refused(text: str) -> None:
+    with pytest.raises(make_scenes.argparse.ArgumentTypeError, match="must be cut, dissolve:FRAMES or fade:FRAMES"):
+        make_scenes.parse_transition(text)

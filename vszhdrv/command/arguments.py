@@ -105,6 +105,7 @@ def main_parser() -> Parser:
         epilog="zhdrv train INPUT only learns, zhdrv expand INPUT --frames A-B writes a part of the frames. "
         "zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
         "zhdrv still INPUT OUT writes one frame as a picture to share. "
+        "zhdrv shots INPUT lists its shots and the places that they show. "
         "zhdrv export INPUT ONNX writes the expansion for vs-mlrt. "
         "zhdrv cache list|show KEY|clear shows and clears the trained networks that are kept. "
         "Options may be typed with - or _.",
@@ -215,6 +216,26 @@ def levels_parser() -> Parser:
     )
     _learning(parser)
     _expanding(parser, "1000")
+    return parser
+
+
+def shots_parser() -> Parser:
+    """zhdrv shots INPUT [options]."""
+    parser = Parser(
+        prog="zhdrv shots",
+        description="List a clip's shots and the places that they show. The table of --csv, corrected by hand, is what "
+        "--shots takes: move a shot's first frame, or give shots of one place the same name.",
+        epilog="Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("input", metavar="INPUT", type=Path, help="a video file, or a folder of .png frames")
+    add("--csv", type=Path, metavar="FILE", help=".csv file to write the table to")
+    add("--sheet", type=Path, metavar="FILE", help=".png or .jpg picture to write: a row a place, a picture a shot")
+    add("--overwrite", action="store_true", help="replace files that are there")
+    add("--shots", metavar="FILE", default="auto", help="take the cuts from there (auto: find them)")
+    add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
+    add("--cache", metavar="DIR", help="where what was found is kept; --cache= for nowhere")
     return parser
 
 

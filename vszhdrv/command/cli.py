@@ -6,6 +6,7 @@
     zhdrv expand INPUT --frames A-B only these frames, so that many processes and machines can share a clip's
     zhdrv levels INPUT              how bright the expansion gets, and what encoders want to hear about it
     zhdrv still INPUT OUT           one frame as a picture to share, such as an Ultra HDR JPEG
+    zhdrv shots INPUT               its shots, and the places that they show
     zhdrv export INPUT ONNX         the expansion as a graph that vs-mlrt runs
     zhdrv cache list|show|clear     the trained networks that are kept
 
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "levels": (levels, grammar.levels_parser),
         "still": (still, grammar.still_parser),
         "export": (export, grammar.export_parser),
+        "shots": (shots, grammar.shots_parser),
         "cache": (cache, grammar.cache_parser),
     }
     name = words[0] if words and words[0] in commands else ""
@@ -508,6 +510,36 @@ def export(arguments: argparse.Namespace) -> None:
     learn(job)
     onnx.write_onnx(job.expander(), arguments.onnx, width=clip.width, height=clip.height)
     say(f"done: {arguments.onnx}")
+
+
+def shots(arguments: argparse.Namespace) -> None:
+    """zhdrv shots INPUT."""
+    import vszhdrv
+    from vszhdrv import files
+    from vszhdrv import shots as films
+    from vszhdrv.command import contact_sheet, sources
+    from vszhdrv.store import store
+
+    folder = store.folder(arguments.cache)
+    for name, path, endings in (("--csv", arguments.csv, [".csv"]), ("--sheet", arguments.sheet, [".png", ".jpg"])):
+        if path is not None:
+            files.check_output(name, path, arguments.input, endings, overwrite=arguments.overwrite)
+    index = folder and folder / "index"
+    clip = sources.open_clip(arguments.input, still=False, fps=arguments.fps, index=index, say=say)
+    with Meters(say, LINE_SECONDS) as meters:
+        found = vszhdrv.find_shots(
+            clip,
+            arguments.shots,
+            cache=arguments.cache,
+            progress=lambda done, total: meters.show("reading the clip", done, total),
+        )
+    if arguments.csv:
+        films.write_table(arguments.csv, found)
+    if arguments.sheet:
+        contact_sheet.write(arguments.sheet, clip, found)
+    if not (arguments.csv or arguments.sheet):
+        print(films.table(found), end="")
+    say(films.words(found))
 
 
 # The networks that are kept

@@ -34,7 +34,7 @@ class Reading:
     Frames come in any order, from any thread; the planes (height, width) and properties last as long as the call.
     """
 
-    kind: Literal["scoring", "reading"]
+    kind: Literal["scanning", "scoring", "reading"]
     clip: vs.VideoNode
     positions: Sequence[int]
     take: Callable[[int, Iterable[Pixels], Props], None]

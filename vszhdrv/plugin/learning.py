@@ -61,7 +61,7 @@ class Event:
     "estimate" comes once, after the first measured steps. `progress` is the training's own account after a step.
     """
 
-    kind: Literal["scoring", "reading", "estimate", "training", "comparing"]
+    kind: Literal["scanning", "scoring", "reading", "estimate", "training", "comparing"]
     done: int
     total: int
     seconds_left: float | None = None

@@ -7,7 +7,7 @@ docs/experiments.md compares this with PySceneDetect's detectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -105,7 +105,7 @@ def find_cuts(frames: Small) -> list[Cut]:
 
 def _hard_cuts(frames: Small, flat: npt.NDArray[np.bool_]) -> tuple[list[Cut], set[int]]:
     """Cuts from a frame to its successor, or in the middle of frames that show nothing; and the frames of flashes."""
-    shown = np.flatnonzero(~flat).tolist()
+    shown = [int(n) for n in np.flatnonzero(~flat)]
     likeness = np.array([alike(frames[a], frames[b]) for a, b in pairwise(shown)])
     cuts: list[Cut] = []
     flashes: set[int] = set()
@@ -114,7 +114,7 @@ def _hard_cuts(frames: Small, flat: npt.NDArray[np.bool_]) -> tuple[list[Cut], s
         if bridge is not None:
             flashes.update(bridge)
             continue
-        around = np.delete(likeness[max(k - AROUND, 0) : k + AROUND + 1], min(k, AROUND))
+        around = np.concatenate([likeness[max(k - AROUND, 0) : k], likeness[k + 1 : k + AROUND + 1]])
         usual = float(np.median(1 - around)) if len(around) else 0.0
         frame = (shown[k] + shown[k + 1] + 1) // 2
         if 1 - likeness[k] > STANDS_OUT * usual and (not cuts or frame - cuts[-1].first >= SHORTEST):
@@ -240,9 +240,3 @@ def _share(frame: Small, first: Small, last: Small) -> float:
     _, before, after = _mixture(frame, first, last)
     before, after = max(before, 0.0), max(after, 0.0)
     return after / max(before + after, LEAST_VARIANCE)
-
-
-def shots_between(cuts: Sequence[Cut], length: int) -> Iterator[tuple[int, int]]:
-    """First and end frame of every shot of a film of `length` frames."""
-    edges = [0, *(cut.frame for cut in cuts), length]
-    yield from pairwise(edges)

@@ -1,0 +1,153 @@
+"""Which shots of a film show the same place: shot and counter-shot, a set that comes back.
+
+Two shots show one place if a picture of one is found again in the other, moved, turned or nearer: enough corners of it
+(SIFT), over enough of the picture, agree on one similarity transform. Exposure and the order of shots play no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.uint8]
+"""A grey picture, (height, width)."""
+
+WIDTH = 256
+"""Width in pixels of the pictures that are compared; taller ones than wide have it as their height."""
+PICTURES = 4
+"""Pictures of a shot, at most."""
+CORNERS = 200
+"""Corners of a picture, at most."""
+CONTRAST = 0.015
+"""OpenCV's threshold for corners: less than half of the usual one, for pictures are small and may be dark."""
+DISTINCT = 0.8
+"""Lowe's ratio test: a corner counts if its nearest neighbour is so much nearer than the second."""
+PIXELS = 3.0
+"""A corner agrees with a transform that misses it by so many pixels."""
+AGREEING = 8
+"""Corners that must agree, ..."""
+AGREEING_SHARE = 0.35
+"""... as a share of those that are found again, ..."""
+COVERED = 0.04
+"""... and share of the picture's area that they must span: a logo is no place."""
+SCALES = (0.4, 2.5)
+"""How much larger one picture may show what the other shows."""
+NEAREST = 16
+"""Shots with which each is compared, at most, beside those before it: the ones with the most similar corners."""
+BEFORE = 6
+"""Shots just before it with which each is compared."""
+WORDS = 32
+"""Kinds of corners by which similar shots are found, where there are too many to compare all."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The corners of one picture: places (count, 2) in pixels, descriptors (count, 128), and the picture's area."""
+
+    points: npt.NDArray[np.float32]
+    descriptors: npt.NDArray[np.float32]
+    area: int
+
+    @classmethod
+    def of(cls, picture: Picture) -> View:
+        """Of a grey picture about `WIDTH` wide."""
+        finder = cv2.SIFT.create(nfeatures=CORNERS, contrastThreshold=CONTRAST)
+        corners, descriptors = finder.detectAndCompute(picture, None)
+        if not len(corners) or descriptors is None:
+            return cls(np.empty((0, 2), np.float32), np.empty((0, 128), np.float32), picture.size)
+        total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
+        roots = np.sqrt(descriptors / total).astype(np.float32)  # Arandjelovic and Zisserman, CVPR 2012
+        return cls(np.array([corner.pt for corner in corners], np.float32), roots, picture.size)
+
+
+def same_place(one: View, other: View) -> bool:
+    """Whether two pictures show parts of one place."""
+    if min(len(one.points), len(other.points)) < AGREEING:
+        return False
+    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(one.descriptors, other.descriptors, k=2)
+    found = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < DISTINCT * pair[1].distance]
+    if len(found) < AGREEING:
+        return False
+    here = one.points[[match.queryIdx for match in found]]
+    there = other.points[[match.trainIdx for match in found]]
+    cv2.setRNGSeed(0)
+    transform, agreeing = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=PIXELS, maxIters=2000)
+    if transform is None:
+        return False
+    agree = agreeing.ravel().astype(bool)
+    low, high = SCALES
+    if agree.sum() < max(AGREEING, AGREEING_SHARE * len(found)) or not low <= np.hypot(*transform[:, 0]) <= high:
+        return False
+    spanned = min(cv2.contourArea(cv2.convexHull(points[agree])) for points in (here, there))
+    return bool(spanned >= COVERED * min(one.area, other.area))
+
+
+def places_of(shots: Sequence[Sequence[View]]) -> list[int]:
+    """The number of each shot's place, from 0, in order of appearance. A shot is given as views of it."""
+    parents = list(range(len(shots)))
+
+    def root(shot: int) -> int:
+        while parents[shot] != shot:
+            shot = parents[shot]
+        return shot
+
+    for one, other in _worth_comparing(shots):
+        first, second = sorted((root(one), root(other)))
+        if first != second and any(same_place(*pair) for pair in product(shots[one], shots[other])):
+            parents[second] = first
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(shot), len(numbers)) for shot in range(len(shots))]
+
+
+def _worth_comparing(shots: Sequence[Sequence[View]]) -> list[tuple[int, int]]:
+    """Pairs of shots that may show one place: all of a few shots; of many, neighbours and those of similar corners."""
+    if len(shots) <= NEAREST + BEFORE:
+        return [(one, other) for other in range(len(shots)) for one in range(other - 1, -1, -1)]
+    likeness = similarity(shots)
+    pairs: set[tuple[int, int]] = set()
+    for shot in range(len(shots)):
+        pairs.update((other, shot) for other in range(max(0, shot - BEFORE), shot))
+        likeness[shot, shot] = -1
+        for other in np.argsort(-likeness[shot], kind="stable")[:NEAREST].tolist():
+            pairs.add((min(other, shot), max(other, shot)))
+    return sorted(pairs, key=lambda pair: (-likeness[pair], pair))
+
+
+def similarity(shots: Sequence[Sequence[View]]) -> npt.NDArray[np.float32]:
+    """How similar the corners of any two shots are, at most 1; (shots, shots)."""
+    signs = _signs(shots)
+    return np.asarray(signs @ signs.T, np.float32)
+
+
+def _signs(shots: Sequence[Sequence[View]]) -> npt.NDArray[np.float32]:
+    """A vector of length 1 for each shot: the residuals of its corners to the nearest of `WORDS` typical ones (VLAD;
+    Jegou et al., CVPR 2010)."""
+    descriptors = [np.concatenate([view.descriptors for view in views]) for views in shots]
+    everything = np.concatenate(descriptors)
+    if len(everything) < WORDS:
+        return np.ones((len(shots), 1), np.float32)
+    sample = everything[:: max(1, len(everything) // 20_000)]
+    cv2.setRNGSeed(0)
+    criteria = (cv2.TERM_CRITERIA_MAX_ITER, 10, 0.0)
+    _, _, words = cv2.kmeans(sample, WORDS, None, criteria, 1, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
+    signs = np.zeros((len(shots), WORDS, everything.shape[1]), np.float32)
+    for sign, own in zip(signs, descriptors, strict=True):
+        if len(own):
+            nearest = ((own @ words.T) - (words**2).sum(axis=1) / 2).argmax(axis=1)
+            np.add.at(sign, nearest, own - words[nearest])
+            sign /= np.maximum(np.linalg.norm(sign, axis=1, keepdims=True), 1e-6)
+    flat = signs.reshape(len(shots), -1)
+    norms = np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return np.asarray(flat / norms, np.float32)
+
+
+def chosen(first: int, end: int, held: Sequence[int], most: int = PICTURES) -> list[int]:
+    """Which of the frames that are held shall stand for frames `first` to `end` - 1: evenly spread ones."""
+    inside = [n for n in held if first <= n < end]
+    count = min(most, len(inside))
+    return [inside[round(k * (len(inside) - 1) / max(count - 1, 1))] for k in range(count)]
