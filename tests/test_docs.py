@@ -21,6 +21,7 @@ PARSERS = {
     "train": arguments.train_parser(),
     "expand": arguments.expand_parser(),
     "levels": arguments.levels_parser(),
+    "report": arguments.report_parser(),
     "still": arguments.still_parser(),
     "export": arguments.export_parser(),
 }
@@ -64,7 +65,7 @@ def test_command_line_page_has_every_option(command: str) -> None:
     """As the sentences before its tables say: a command takes so many groups; rows may begin with commands."""
     groups = COMMAND_LINE.split("\n## Options\n")[1].split("\n## ")[0].split("\n\n| ")[1:]
     assert len(groups) == 4
-    taken = {"zhdrv INPUT": 4, "train": 3, "expand": 3, "levels": 2, "still": 2, "export": 1}[command]
+    taken = {"zhdrv INPUT": 4, "train": 3, "expand": 3, "levels": 2, "report": 2, "still": 2, "export": 1}[command]
     expected = set()
     for number, group in enumerate(groups):
         for names, about in re.findall(r"^\| (`--.+?`) \| .*?\| (.*) \|$", group, re.MULTILINE):
@@ -109,6 +110,7 @@ def test_commands_are_accepted(page: Path) -> None:
         "train": arguments.train_parser,
         "expand": arguments.expand_parser,
         "levels": arguments.levels_parser,
+        "report": arguments.report_parser,
         "still": arguments.still_parser,
         "export": arguments.export_parser,
         "shots": arguments.shots_parser,

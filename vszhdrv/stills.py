@@ -54,13 +54,18 @@ class Still:
     white: float = exr.SDR_WHITE_NITS
 
 
+def available() -> bool:
+    """Whether imagecodecs is installed, without which EXR is the only format."""
+    return find_spec("imagecodecs") is not None
+
+
 def check_path(name: str, path: Path) -> None:
     """Raises Refused, one sentence, where the argument `name` can't be written as a still."""
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise Refused(f"{name} must end in {' or '.join(ENDINGS)}, not {path.name!r}")
     check_target(name, path)
-    if ending != ".exr" and find_spec("imagecodecs") is None:
+    if ending != ".exr" and not available():
         raise Refused(
             f"{name} {path.name} needs imagecodecs, which writes {ending}: install vszhdrv with the extra stills"
         )

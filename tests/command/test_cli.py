@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -114,6 +116,8 @@ class Bench:
     folder: Path
     jobs: list[FakeJob]
     stored: bool = False
+    reporting: bool = False
+    """Whether runs make their reports, which most tests do without."""
 
     @property
     def source(self) -> str:
@@ -143,6 +147,13 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         bench.jobs.append(FakeJob(clip, bench.stored, options))
         return bench.jobs[-1]
 
+    report_folder = cli.report_folder
+
+    def reported(*arguments: Any) -> None:
+        if bench.reporting:
+            report_folder(*arguments)
+
+    monkeypatch.setattr(cli, "report_folder", reported)
     monkeypatch.setitem(vszhdrv.__dict__, "prepare", prepare)
     (tmp_path / "clip").mkdir()
     for n in range(3):
@@ -160,6 +171,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_a_whole_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.reporting = True
     assert bench() == 0
     files = {str(p.relative_to(bench.run)) for p in bench.run.rglob("*") if p.is_file()}
     assert files == {
@@ -170,6 +182,9 @@ def test_a_whole_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
         "logs.csv",
         "params.csv",
         "preview.png",
+        "preview.jpg",
+        "report.html",
+        "frames.csv",
     }
     fast = Config.from_preset("fast")
     assert bench.run.name.startswith(f"clip_lr{fast.lr:.0e}_e{fast.epochs}_d2u2_")
@@ -739,6 +754,57 @@ def test_arguments_are_checked_before_anything_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[1:] == [""], done.stderr
+
+
+# --- the report
+
+
+def test_a_run_folders_report_is_made_later_from_its_files(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.reporting = True
+    assert bench("--no-report") == 0
+    report = bench.run / "report.html"
+    assert not report.exists() and not (bench.run / "frames.csv").exists()
+    assert cli.main(["report", str(bench.run)]) == 0
+    assert bench.jobs[-1].options["weights"] == str(bench.run / "ckpt" / "best.safetensors")
+    page = report.read_text()
+    assert "3 EXR files" in page and "lr3e-03" not in page
+    rows = list(csv.DictReader((bench.run / "frames.csv").open()))
+    for n, row in enumerate(rows):
+        pixels = exr.read(bench.run / "clip_exr" / f"clip.{n:06d}.exr")
+        assert float(row["result_max_nits"]) == pytest.approx(203 * pixels.max(), rel=1e-3)
+        assert float(row["most_stops"]) == pytest.approx(1, abs=0.01)  # the stand-in doubles
+        assert f"{float(row['result_max_nits'])!r}" in page
+    (bench.run / "clip_exr" / "clip.000001.exr").unlink()
+    assert cli.main(["report", str(bench.run), "--out", str(bench.folder / "own.html")]) == 0
+    assert "2 EXR files" in (bench.folder / "own.html").read_text()
+
+
+def test_the_report_of_an_input_expands_some_frames(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    assert cli.main(["report", bench.source]) == 0
+    assert "Highlights gained 1.0 stops on average" in (bench.folder / "clip.html").read_text()
+    assert not (bench.folder / "runs").exists()
+    assert cli.main(["report", bench.source]) == 2
+    assert "--out clip.html exists already: --overwrite replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("ckpt", "must hold ckpt/best.safetensors"),
+        ("clip_exr", "must hold one folder of EXR frames for a report, not 0"),
+    ],
+)
+def test_a_run_folder_without_its_parts_is_refused(
+    bench: Bench, capsys: pytest.CaptureFixture[str], gone: str, said: str
+) -> None:
+    bench()
+    shutil.rmtree(bench.run / gone)
+    capsys.readouterr()
+    assert cli.main(["report", str(bench.run)]) == 2
+    assert said in told(capsys)[-1]
 
 
 # --- stills

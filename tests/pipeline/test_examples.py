@@ -33,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for script in EXAMPLES.glob("*.vpy"):
         small = rf"\1[:{LENGTH}].resize.Bicubic({WIDTH}, {HEIGHT})"
         short, sources = re.subn(r"(VideoSource\(.+?absolute\(\)\))", small, script.read_text())
-        short, calls = re.subn(r"zhdrv\.Expand\((\w+)", r"zhdrv.Expand(\1, epochs=1", short)
-        assert (sources, calls) == (1, 1), script
+        short, calls = re.subn(r"zhdrv\.(Expand|Mask)\((\w+)", r"zhdrv.\1(\2, epochs=1", short)
+        assert sources == 1 and calls in (1, 2), script
         (copies / script.name).write_text(short)
     return folder
 
@@ -102,6 +102,36 @@ def test_preview_shows_both_and_a_ladder(folder: Path) -> None:
     ]
     shown = np.stack([luma + 1.5748 * red, luma + 1.8556 * blue])  # R' and B' of BT.709
     assert shown.min() > -0.02 and shown.max() < 1.02, "clipped in YUV, where light changes its colour"
+
+
+def test_the_split_view_has_the_source_on_the_left(folder: Path) -> None:
+    """Two stops darker than the source's white is a quarter of it; the expansion is brighter where that clips."""
+    split = vspipe(folder, "preview_sdr.vpy", "-o", "2", "-c", "y4m", "-e", "0", "-")
+    assert f"W{WIDTH} H{HEIGHT} ".encode() in split
+    luma = np.frombuffer(split.partition(b"FRAME\n")[2], np.uint8)[: WIDTH * HEIGHT].reshape(HEIGHT, WIDTH)
+    white = 16 + 219 * 0.25 ** (1 / 2.4)
+    below = luma[HEIGHT // 2 :]  # without captions
+    assert below[:, : WIDTH // 2].max() <= white + 2 < below[:, WIDTH // 2 :].max()
+
+
+def test_the_hdr_preview_is_pq_above_the_sources_white(folder: Path) -> None:
+    white = 64 + 876 * 0.581  # 203 nits in PQ, 10 bits
+    brightest = []
+    for output in ("0", "1"):
+        stream = vspipe(folder, "preview_hdr.vpy", "-o", output, "-c", "y4m", "-e", "0", "-")
+        header, _, rest = stream.partition(b"\n")
+        assert b"C444p10" in header
+        brightest.append(np.frombuffer(rest.removeprefix(b"FRAME\n"), np.uint16, WIDTH * HEIGHT).max())
+    assert brightest[0] > brightest[1] > white - 20
+
+
+def test_the_mask_is_laid_over_the_grey_picture(folder: Path) -> None:
+    overlay = vspipe(folder, "mask.vpy", "-c", "y4m", "-e", "0", "-")
+    stops = np.frombuffer(vspipe(folder, "mask.vpy", "-o", "1", "-e", "0", "-"), np.float32).reshape(HEIGHT, WIDTH)
+    _, blue, red = np.frombuffer(overlay.partition(b"FRAME\n")[2], np.uint8).reshape(3, HEIGHT, WIDTH).astype(int) - 128
+    colourful = (np.abs(blue) + np.abs(red) > 12)[HEIGHT // 4 :]  # below the caption
+    assert (colourful == (stops > 0.1)[HEIGHT // 4 :]).mean() > 0.97
+    assert colourful.any() and not colourful.all()
 
 
 def test_chunks_as_av1an_asks_for_them_are_the_whole(folder: Path) -> None:

@@ -104,6 +104,7 @@ def main_parser() -> Parser:
         "EXR frames, or with --out one file that plays.",
         epilog="zhdrv train INPUT only learns, zhdrv expand INPUT --frames A-B writes a part of the frames. "
         "zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
+        "zhdrv report RUN_FOLDER makes a page to look at. "
         "zhdrv still INPUT OUT writes one frame as a picture to share. "
         "zhdrv shots INPUT lists its shots and the places that they show. "
         "zhdrv export INPUT ONNX writes the expansion for vs-mlrt. "
@@ -117,7 +118,7 @@ def main_parser() -> Parser:
     what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
     what.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
     _expanding(parser, "1000 with --out, 0 for EXR")
-    _exr(parser)
+    _no_report(_exr(parser))
     parser.set_defaults(frames=None)
 
     file = parser.add_argument_group(
@@ -129,6 +130,7 @@ def main_parser() -> Parser:
     file.add_argument("--out", type=Path, metavar="FILE", help=".mkv or .mp4 to write")
     file.add_argument("--hlg", action="store_true", default=None, help="HLG instead of HDR10")
     file.add_argument("--crf", type=number(float), metavar="Q", help="libx265's quality, 0 to 51 (12)")
+    file.add_argument("--report", action="store_true", default=None, help="also FILE's name.html, to see what was done")
     file.add_argument("--overwrite", action="store_true", default=None, help="replace FILE if it is there")
     return parser
 
@@ -145,7 +147,7 @@ def train_parser() -> Parser:
     _learning(parser)
     _expanding(parser, "0")
     _exr(parser)
-    parser.set_defaults(train_only=True, already_trained=False, frames=None)
+    parser.set_defaults(train_only=True, already_trained=False, frames=None, no_report=True)
     return parser
 
 
@@ -161,13 +163,32 @@ def expand_parser() -> Parser:
     _learning(parser)
     parser.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
     _expanding(parser, "0")
-    _exr(parser).add_argument(
+    frames = _exr(parser)
+    _no_report(frames)
+    frames.add_argument(
         "--frames",
         type=frame_range,
         metavar="A-B",
         help="only those from A to B, which is the last frame if there are fewer",
     )
     parser.set_defaults(train_only=False)
+    return parser
+
+
+def report_parser() -> Parser:
+    """zhdrv report RUN_FOLDER|INPUT [options]."""
+    parser = Parser(
+        prog="zhdrv report",
+        description="Make one HTML file that shows source and result at any exposure, their light, and what was done. "
+        "INPUT may be a run folder, whose settings and frames are taken; the page is then its report.html. Of another "
+        "INPUT some frames are expanded for it; if there is no network for the clip yet, it is trained first.",
+        epilog="Options may be typed with - or _.",
+        allow_abbrev=False,
+    )
+    _learning(parser)
+    _expanding(parser, "0")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".html file to write (INPUT's name in this folder)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     return parser
 
 
@@ -312,6 +333,10 @@ def _expanding(parser: Parser, peak: str) -> None:
         metavar="NITS",
         help=f"roll highlights off so that nothing is brighter, 0: no limit ({peak})",
     )
+
+
+def _no_report(frames: argparse._ArgumentGroup) -> None:
+    frames.add_argument("--no_report", action="store_true", default=None, help="leave report.html out")
 
 
 def _exr(parser: Parser) -> argparse._ArgumentGroup:

@@ -5,6 +5,7 @@
     zhdrv train INPUT               only learn; several processes of torchrun do so together
     zhdrv expand INPUT --frames A-B only these frames, so that many processes and machines can share a clip's
     zhdrv levels INPUT              how bright the expansion gets, and what encoders want to hear about it
+    zhdrv report RUN_FOLDER|INPUT   one HTML file that shows what the result holds
     zhdrv still INPUT OUT           one frame as a picture to share, such as an Ultra HDR JPEG
     zhdrv shots INPUT               its shots, and the places that they show
     zhdrv export INPUT ONNX         the expansion as a graph that vs-mlrt runs
@@ -39,8 +40,10 @@ from vszhdrv.progress import Meters, duration
 if TYPE_CHECKING:
     import vapoursynth as vs
 
-    from vszhdrv import Job
+    from vszhdrv import Job, exr
     from vszhdrv.command.delivery import Delivery, Picture
+    from vszhdrv.command.report.measuring import Pairs
+    from vszhdrv.command.report.page import Report, Subject
     from vszhdrv.command.runs import Run
     from vszhdrv.exr import Header
     from vszhdrv.light import ClipLight
@@ -69,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": (train, grammar.train_parser),
         "expand": (write_folder, grammar.expand_parser),
         "levels": (levels, grammar.levels_parser),
+        "report": (report, grammar.report_parser),
         "still": (still, grammar.still_parser),
         "export": (export, grammar.export_parser),
         "shots": (shots, grammar.shots_parser),
@@ -131,11 +135,11 @@ def say(text: str) -> None:
 def learn_and_expand(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
     if arguments.out is None:
-        for name in given(arguments, ("hlg", "crf", "overwrite")):
+        for name in given(arguments, ("hlg", "crf", "report", "overwrite")):
             raise Refused(f"--{name} is for a file that plays: name it with --out")
         write_folder(arguments)
     else:
-        for name in given(arguments, ("runs", "half", "float", "compression")):
+        for name in given(arguments, ("runs", "half", "float", "compression", "no_report")):
             raise Refused(f"--{name} is for a run folder with EXR frames, which --out does not make")
         write_file(arguments)
 
@@ -255,21 +259,25 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
                 "--already_trained: there is no network for this clip and these settings, "
                 f"neither in {run.checkpoints} nor in the cache"
             )
-    run.write_params(
-        {
-            "input": arguments.input.resolve(),
-            **asdict(job.config),
-            **{f"colour_{name}": value for name, value in asdict(job.colour).items()},
-            "train_range": arguments.train_range and "{}-{}".format(*arguments.train_range),
-            "device": arguments.device,
-            "key": identity["key"],
-            **what,
-        }
-    )
+    params = {**params_of(arguments, job), "key": identity["key"], **what}
+    run.write_params(params)
     learn(job, run, team)
     if not arguments.train_only:
         write_frames(job, clip, frames, run, wanted, header)
+        if len(frames) == clip.num_frames and not arguments.no_report:
+            report_folder(job, run, params, exr.Sequence(run.frame_pattern, header))
     say(f"done: {run.folder}")
+
+
+def params_of(arguments: argparse.Namespace, job: Job) -> dict[str, object]:
+    """What was asked for and what it came to, by name."""
+    return {
+        "input": arguments.input.resolve(),
+        **asdict(job.config),
+        **{f"colour_{name}": value for name, value in asdict(job.colour).items()},
+        "train_range": arguments.train_range and "{}-{}".format(*arguments.train_range),
+        "device": arguments.device,
+    }
 
 
 def frames_of(clip: vs.VideoNode, asked: range | None) -> range:
@@ -341,7 +349,7 @@ def log_told() -> Iterator[None]:
 
 def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, wanted: Delivery, header: Header) -> None:
     """The EXR files that are not there yet, and, with the whole clip's, the preview of the frame that gained most."""
-    from vszhdrv import exr
+    from vszhdrv import exr, stills
     from vszhdrv.command import delivery, runs
 
     hdr = delivery.graded(job, wanted, measured=False)
@@ -360,6 +368,9 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, wanted: 
         best = max(gains, key=gains.__getitem__, default=hdr.num_frames // 2)
         pictures = runs.compare(clip, hdr, job.colour, best)
         runs.write_preview(run.preview, *pictures)
+        if stills.available():
+            sdr, bright = (runs.planes(node[best]) for node in (job.linear(), hdr))
+            stills.write(run.preview_hdr, stills.Still(sdr, bright, job.colour.primaries, wanted.white))
         if not run.pictures.exists():
             run.write_pictures(runs.exposures(*pictures))
 
@@ -372,6 +383,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     import vszhdrv
     from vszhdrv import files
     from vszhdrv.command import delivery, ffmpeg
+    from vszhdrv.command.report import subjects
     from vszhdrv.store import store
 
     if arguments.train_only:
@@ -382,6 +394,9 @@ def write_file(arguments: argparse.Namespace) -> None:
     wanted = delivery.Delivery(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
     overwrite = bool(arguments.overwrite)
     files.check_output("--out", arguments.out, arguments.input, ffmpeg.CONTAINERS, overwrite=overwrite)
+    page = arguments.out.with_suffix(".html") if arguments.report else None
+    if page is not None:
+        files.check_output("--report", page, arguments.input, [".html"], overwrite=overwrite)
     ffmpeg.check_audio(ffmpeg.find_programs(), arguments.input, arguments.out, say)
 
     clip, options = opened(arguments)
@@ -403,6 +418,13 @@ def write_file(arguments: argparse.Namespace) -> None:
     with closing(written) as frames, Meters(say, LINE_SECONDS) as meters:
         for done in frames:
             meters.show("encoding", done, signal.num_frames)
+    if page is not None:
+        params = {**params_of(arguments, job), "key": job.key, **asdict(wanted)}
+        left = f"written to {arguments.out.name}"
+        subject = subjects.subject_of(job, arguments.input.name, params, wanted.white, written=left, known=light)
+        hdr = delivery.graded(job, wanted, measured=False)
+        write_report(subject, subjects.Computed(job.linear(), hdr), page)
+        say(f"to look at: {page}")
     say(f"done: {arguments.out}")
 
 
@@ -472,6 +494,91 @@ def measured(
             except OSError as error:
                 say(f"the light levels are not kept: {error}")
     return found
+
+
+# The page to look at
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """zhdrv report RUN_FOLDER|INPUT."""
+    import vszhdrv
+    from vszhdrv import files
+    from vszhdrv.command import delivery
+    from vszhdrv.command.report import subjects
+
+    if (arguments.input / "params.csv").is_file():
+        report_again(arguments)
+        return
+    settings_of(arguments)
+    wanted = delivery.Delivery(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
+    target = arguments.out or Path(f"{arguments.input.resolve().stem}.html")
+    files.check_output("--out", target, arguments.input, [".html"], overwrite=arguments.overwrite)
+    clip, options = opened(arguments)
+    job = vszhdrv.prepare(clip, **options)
+    learn(job)
+    params = {**params_of(arguments, job), "key": job.key, "strength": wanted.strength, "peak": wanted.peak}
+    subject = subjects.subject_of(job, arguments.input.name, params, wanted.white)
+    hdr = delivery.graded(job, wanted, measured=False)
+    write_report(subject, subjects.Computed(job.linear(), hdr), target)
+    say(f"done: {target}")
+
+
+def report_again(arguments: argparse.Namespace) -> None:
+    """The report of a run folder that is there, from its settings and frames."""
+    import vszhdrv
+    from vszhdrv import exr
+    from vszhdrv.command import runs, sources
+    from vszhdrv.command.report import subjects
+    from vszhdrv.store import store
+
+    folder = arguments.input
+    params = subjects.read_params(folder)
+    names = [path.name.removesuffix("_exr") for path in folder.glob("*_exr") if path.is_dir()]
+    if len(names) != 1:
+        raise Refused(f"INPUT {folder} must hold one folder of EXR frames for a report, not {len(names)}")
+    run = runs.Run(folder, names[0])
+    if run.trained is None:
+        raise Refused(f"INPUT {folder} must hold ckpt/best.safetensors for a report")
+    source, options, rate = Path(params["input"]), subjects.options_of(params), None
+    if not sources.is_video(source) and params.get("fps") not in (None, "variable"):
+        rate = Fraction(params["fps"])
+    index = store.folder(arguments.cache)
+    clip = sources.open_clip(source, still=options["still"], fps=rate, index=index and index / "index", say=say)
+    job = vszhdrv.prepare(clip, **options, weights=str(run.trained), device=arguments.device)
+    header = exr.Header(white=float(params["white"]), primaries=job.colour.primaries)
+    report_folder(job, run, params, exr.Sequence(run.frame_pattern, header), arguments.out)
+
+
+def report_folder(
+    job: Job, run: Run, params: Mapping[str, object], sequence: exr.Sequence, target: Path | None = None
+) -> None:
+    """report.html, or `target`, and frames.csv of a run folder, from the EXR files that are there."""
+    from vszhdrv.command import runs
+    from vszhdrv.command.report import measuring, subjects
+
+    missing = set(runs.missing_frames(job.clip, range(job.clip.num_frames), sequence))
+    there = [n for n in range(job.clip.num_frames) if n not in missing]
+    if not there:
+        raise Refused(f"INPUT {run.folder} must hold EXR frames of {params['input']} for a report")
+    subject = subjects.subject_of(
+        job, run.name, params, sequence.header.white, frames=there, written=f"{len(there)} EXR files"
+    )
+    made = write_report(subject, subjects.Files(job.linear(), sequence), target or run.report)
+    runs.write_csv(run.folder / "frames.csv", measuring.FRAME_COLUMNS, map(measuring.row_of, made.figures))
+    say(f"to look at: {target or run.report}")
+
+
+def write_report(subject: Subject, pairs: Pairs, path: Path) -> Report:
+    """Measure and write a page."""
+    from vszhdrv import files
+    from vszhdrv.command.report import page
+
+    made = page.Report(subject, pairs)
+    with closing(made.measure()) as frames, Meters(say, LINE_SECONDS) as meters:
+        for done, total in frames:
+            meters.show("measuring for the report", done, total)
+    files.write_whole(path, made.page().encode())
+    return made
 
 
 def still(arguments: argparse.Namespace) -> None:

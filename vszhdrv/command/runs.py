@@ -6,7 +6,8 @@
         recs/source.png, m4.png, ..., delta.png   what has been learned so far, refreshed while training
         logs.csv                                  a row an epoch
         params.csv                                every setting
-        preview.png                               the frame that gained most, beside its source
+        preview.png, preview.jpg                  the frame that gained most: beside its source, and as Ultra HDR
+        report.html, frames.csv                   all of it to look at, and the figures of each frame
 
 Apart from the command line because words and exit codes are one subject and files another. Every file appears whole or
 not at all, and the folder's name stands for everything its content depends on: a run that was stopped goes on in it, a
@@ -86,6 +87,14 @@ class Run:
     @property
     def preview(self) -> Path:
         return self.folder / "preview.png"
+
+    @property
+    def preview_hdr(self) -> Path:
+        return self.folder / "preview.jpg"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
 
     @property
     def trained(self) -> Path | None:

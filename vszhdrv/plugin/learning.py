@@ -383,6 +383,7 @@ class Job:
             "loss": repr(progress.rows[-1]["total"]),
             "seconds": f"{progress.seconds:.1f}",
             "log": json.dumps(progress.rows),
+            "training_frames": json.dumps(gathered.numbers),
             "vszhdrv": vszhdrv.__version__,
             "torch": torch.__version__,
             "device": device,

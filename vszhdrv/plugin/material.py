@@ -48,7 +48,8 @@ def gather(
     pixels, glances = yield from _hold(source, numbers, glancing=config.alpha > 0)
     if config.alpha > 0:
         pairs = choosing.within_shots(pairs, glances)
-    material = _pictures(pixels, pairs, [taught[number] for number in numbers], config)
+    positions = [taught[number] for number in numbers]
+    material = replace(_pictures(pixels, pairs, positions, config), numbers=tuple(positions))
     _tell(material)
     return material
 

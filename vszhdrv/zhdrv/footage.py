@@ -76,12 +76,13 @@ class TrainingFrames:
 
     `pixels` is `(count, 3, height, width)`, the working encoding as integers of the source's depth (uint8 or uint16) or
     float: the picture without its overlays, clipping at 1 (`rescaled`). `pairs` names, for every drawn frame, its own
-    and its successor's place in `pixels`.
+    and its successor's place in `pixels`. `numbers` are the frames' numbers in the clip.
     """
 
     pixels: Tensor
     pairs: tuple[tuple[int, int], ...]
     traits: Traits = Traits()
+    numbers: tuple[int, ...] = ()
 
 
 def scaled(pixels: Tensor) -> Tensor:
