@@ -2,6 +2,6 @@
 
 import sys
 
-from vszhdrv.command.cli import main
+from vszhdrv.command.process import run
 
-sys.exit(main())
+sys.exit(run())

@@ -114,8 +114,10 @@ class Header:
 
 def fraction(props: Mapping[str, Any], name: str) -> Fraction | None:
     """What a frame's properties NAMENum and NAMEDen say, such as _SAR and _Duration (seconds); None: nothing usable."""
-    above, below = (int(props.get(f"{name}{part}", 0)) for part in ("Num", "Den"))
-    return Fraction(above, below) if above > 0 and below > 0 else None
+    above, below = (props.get(f"{name}{part}") for part in ("Num", "Den"))
+    if isinstance(above, int) and isinstance(below, int) and above > 0 and below > 0:
+        return Fraction(above, below)
+    return None
 
 
 def described(header: Header, primaries: int, fps: Fraction, props: Mapping[str, Any]) -> Header:

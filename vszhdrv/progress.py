@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 
@@ -49,7 +50,8 @@ class Meters:
         if seconds_left is None and done:
             seconds_left = (now - self._started) / done * (total - done)
         if self._bar is not None:
-            self._bar.update(done - self._bar.n)
+            with suppress(OSError):  # the terminal is gone
+                self._bar.update(done - self._bar.n)
         elif now >= (
             self._told + self._gap_seconds if done == total else max(self._started, self._told) + self._line_seconds
         ):
@@ -59,7 +61,8 @@ class Meters:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
         self._kind, self._bar = "", None
 
 

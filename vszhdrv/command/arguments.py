@@ -45,10 +45,9 @@ def number(kind: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def frame_rate(text: str) -> Fraction:
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
+    # an exponent of ten digits would keep Fraction busy for ever
+    number = re.fullmatch(r"\d{1,9}(?:\.\d{1,9}|/0*[1-9]\d{0,8})?", text, re.ASCII)
+    rate = Fraction(text) if number else Fraction(0)
     if not 0 < rate <= 1000 or rate.denominator > 1_000_000:
         raise argparse.ArgumentTypeError(f"must be frames per second, such as 25, 23.976 or 24000/1001, not {text!r}")
     return rate
@@ -75,7 +74,7 @@ def frame_number(text: str) -> int:
 
 
 def first_and_last(text: str) -> list[int]:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if first > last:
         raise argparse.ArgumentTypeError(f"must be the first and the last frame's number, such as 0-99, not {text!r}")
@@ -83,7 +82,7 @@ def first_and_last(text: str) -> list[int]:
 
 
 def width_and_height(text: str) -> list[int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text, re.ASCII)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be width and height, such as 512x512, not {text!r}")
     return [int(side) for side in match.groups()]

@@ -27,14 +27,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vszhdrv.command import arguments as grammar
+from vszhdrv.command.process import INTERRUPTED, interrupted, say, tell
 from vszhdrv.errors import Failed, Refused, failing, message
+from vszhdrv.files import Damaged, parsing
 from vszhdrv.progress import Meters, duration
 
 if TYPE_CHECKING:
@@ -94,20 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 with stopped_alike():
                     command(arguments)
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from what is saved")
-        return 130
-    except Refused as error:
-        say(message(error))
-        return 2
-    except Failed as error:
-        say(message(error))
-        return 1
-    except Exception as error:
-        traceback.print_exc()
-        say(f"internal error, a mistake of zhdrv's: {type(error).__name__}: {error}")
-        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        return ended_by(error)
     return 0
+
+
+def ended_by(error: Exception | KeyboardInterrupt) -> int:
+    """Say why the work has ended; the exit code."""
+    if isinstance(error, KeyboardInterrupt) or interrupted():
+        say("interrupted; the same command goes on from what is saved")
+        return INTERRUPTED
+    if isinstance(error, Refused | Failed):
+        say(message(error))
+        return 2 if isinstance(error, Refused) else 1
+    traceback.print_exception(error)
+    say(f"internal error, a mistake of zhdrv's: {type(error).__name__}: {error}")
+    return 1
 
 
 @contextmanager
@@ -122,11 +126,6 @@ def stopped_alike() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
-
-
-def say(text: str) -> None:
-    if sys.stderr is not None:  # as in a Windows program without a console
-        print(f"zhdrv: {text}", file=sys.stderr, flush=True)
 
 
 # The main job, and its parts
@@ -444,10 +443,10 @@ def levels(arguments: argparse.Namespace) -> None:
     folder = store.folder(arguments.cache)
     pixels = read_whole(clip, digest=True)[1] if folder else ""
     found = measured(job, wanted, delivery.graded(job, wanted, measured=True), pixels, folder)
-    print(f"MaxCLL: {found.max_cll:.0f} nits")
-    print(f"MaxFALL: {found.max_fall:.0f} nits")
+    tell(f"MaxCLL: {found.max_cll:.0f} nits")
+    tell(f"MaxFALL: {found.max_fall:.0f} nits")
     for name, line in light.encoder_arguments(found, job.colour.primaries, wanted.peak).lines().items():
-        print(f"{name}: {line}")
+        tell(f"{name}: {line}")
 
 
 def read_whole(clip: vs.VideoNode, *, digest: bool) -> tuple[list[Fraction], str]:
@@ -665,7 +664,7 @@ def cache(arguments: argparse.Namespace) -> None:
     if arguments.action == "list":
         for entry in entries:
             about = settings_in_words(entry.metadata) if entry.trained else "unfinished"
-            print(f"{entry.key}  {size(entry.size):>8}  {age(entry):>11} ago  {about}")
+            tell(f"{entry.key}  {size(entry.size):>8}  {age(entry):>11} ago  {about}")
         say(f"{total} in {folder}")
     elif arguments.action == "show":
         show(entries, arguments.key, folder)
@@ -681,16 +680,19 @@ def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
     if len(found) != 1:
         raise Refused(f"KEY {key!r} is {'the beginning of several' if found else 'none'} of the keys in {folder}")
     (entry,) = found
-    print(f"key: {entry.key}")
-    print(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")
-    print(f"size: {size(entry.size)}")
-    print(f"last used: {age(entry)} ago")
+    tell(f"key: {entry.key}")
+    tell(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")
+    tell(f"size: {size(entry.size)}")
+    tell(f"last used: {age(entry)} ago")
     shown = {
         "log": lambda text: f"{len(json.loads(text))} epochs",
         "overlays": lambda text: "; ".join(json.loads(text)["words"]),
     }
     for name, value in sorted(entry.metadata.items()):
-        print(f"{name}: {shown[name](value) if name in shown else value}")
+        text = value
+        with suppress(Damaged), parsing(name):
+            text = shown[name](value) if name in shown else value
+        tell(f"{name}: {text}")
 
 
 def age(entry: Entry) -> str:
@@ -700,13 +702,17 @@ def age(entry: Entry) -> str:
 
 def settings_in_words(metadata: Mapping[str, str]) -> str:
     """The settings that a person chooses, from the header of a weights file."""
-    settings = json.loads(metadata.get("facts", "{}")).get("settings", {})
-    return " ".join(f"{name} {settings[name]}" for name in SETTINGS if name in settings)
+    try:
+        with parsing("facts"):
+            settings = json.loads(metadata.get("facts", "{}")).get("settings", {})
+            return " ".join(f"{name} {settings[name]}" for name in SETTINGS if name in settings)
+    except Damaged:
+        return "settings that can't be read"
 
 
 def confirmed(question: str) -> bool:
     """Ask on standard error; only a typed yes is one."""
-    print(f"zhdrv: {question} [y/N] ", end="", file=sys.stderr, flush=True)
+    say(f"{question} [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -5,16 +5,20 @@ conversions themselves are `resize`'s (zimg's); this module decides what resize 
 VapourSynth.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import vapoursynth as vs
 
 from vszhdrv.errors import Refused
 
-from .errors import FrameError
+from .errors import in_callback
+from .log import warn
 
+MOST = 65504.0  # linear light, 1.0 = SDR white: the largest number of half floats, of which EXR files are
 UNSPECIFIED = 2  # of matrix, transfer and primaries; an unspecified range is an absent property
 
 # The names that resize's arguments take, with their codes.
@@ -93,7 +97,7 @@ def check_clip(clip: Any, *, still: bool) -> None:
     if clip.num_frames < 2 and not still:
         raise Refused("clip must have 2 frames or more, not 1: set still (--data_type image) to expand a picture")
     with clip.get_frame(0) as frame:
-        field_order = int(frame.props.get("_FieldBased", 0))
+        field_order = _whole(frame.props, "_FieldBased") or 0
     if field_order:
         raise Refused(_interlaced(field_order))
 
@@ -221,20 +225,19 @@ def linear_primaries(props: Mapping[str, Any]) -> int:
     Raises:
         Refused: they say that it is not linear.
     """
-    transfer = int(props.get("_Transfer", UNSPECIFIED))
-    primaries = int(props.get("_Primaries", UNSPECIFIED))
-    if transfer not in (_LINEAR, UNSPECIFIED):
+    transfer, primaries = _whole(props, "_Transfer"), _whole(props, "_Primaries")
+    if transfer not in (None, _LINEAR, UNSPECIFIED):
         raise Refused(f"clip must be in linear light, and its transfer is {_named(transfer, TRANSFERS)}")
-    return _709 if primaries == UNSPECIFIED else primaries
+    return _709 if primaries in (None, UNSPECIFIED) else primaries
 
 
 def to_linear(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
     """The clip in linear light: RGBS, 1.0 = SDR white, the clip's own primaries, same length and size.
 
-    Superwhite stays above 1. What is no number (NaN) becomes 0. Values below black are zimg's: 0, but for a linear or
-    xvYCC source, which keeps them. A display's curve is zimg's (BT.709, 601, 2020: BT.1886 of a perfect black, which is
-    gamma 2.4). Every frame is checked against `colour` and carries _Matrix 0, _Transfer 8, _Primaries, _Range 1 and no
-    _ChromaLocation; its other properties are untouched.
+    Superwhite stays above 1. What is no number (NaN) becomes 0, and what is beyond MOST becomes MOST: this is told
+    once. Values below black are zimg's: 0, but for a linear or xvYCC source, which keeps them. A display's curve is
+    zimg's (BT.709, 601, 2020: BT.1886 of a perfect black, which is gamma 2.4). Every frame is checked against `colour`
+    and carries _Matrix 0, _Transfer 8, _Primaries, _Range 1 and no _ChromaLocation; its other properties are untouched.
 
     Chroma is resampled by resize.Bicubic at its defaults: what the same script without us would do, so the way back
     through resize.Bicubic compares like with like.
@@ -247,7 +250,8 @@ def to_linear(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
         tables = clip.format.bits_per_sample <= 12
         rgb = rgb.resize.Bicubic(format=vs.RGBS, transfer=_LINEAR, approximate_gamma=tables)
     if clip.format.sample_type == vs.FLOAT:
-        rgb = rgb.std.Expr("x 0 max x 0 min +")  # what is no number would spread as far as the network reaches
+        # what is no number, or an infinity, would spread as far as the network reaches
+        rgb = rgb.std.Expr(f"x 0 max {MOST} min x 0 min -{MOST} max +")
     rgb = rgb.std.SetFrameProps(_Matrix=_RGB, _Transfer=_LINEAR, _Primaries=colour.primaries, _Range=1)
     return rgb.std.RemoveFrameProps("_ChromaLocation")
 
@@ -278,22 +282,35 @@ def _tagged(clip: vs.VideoNode, colour: Colour) -> vs.VideoNode:
     grey = clip.format.color_family == vs.GRAY
 
     def unchanged(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-        if field_order := f.props.get("_FieldBased", 0):  # resize would scale its fields apart
-            raise FrameError(f"frame {n}: {_interlaced(int(field_order))}") from None
-        for key, (kind, expected, names) in _expectations(colour).items():
-            found = f.props.get(key)
-            if found in (None, expected) or (key != "_Range" and found == UNSPECIFIED) or (grey and key == "_Matrix"):
-                continue
-            raise FrameError(
-                f"frame {n}: the clip's {kind} changes from {_named(expected, names)} to {_named(int(found), names)}: "
-                "split the clip there"
-            ) from None
+        with in_callback(f"frame {n}: "):
+            if field_order := _whole(f.props, "_FieldBased"):  # resize would scale its fields apart
+                raise Refused(_interlaced(field_order))
+            for key, (kind, expected, names) in _expectations(colour).items():
+                found = _whole(f.props, key)
+                unspecified = found is None or (key != "_Range" and found == UNSPECIFIED)
+                if not (unspecified or found == expected or (grey and key == "_Matrix")):
+                    raise Refused(
+                        f"the clip's {kind} changes from {_named(expected, names)} to {_named(found, names)}: "
+                        "split the clip there"
+                    )
+            if f.format.sample_type == vs.FLOAT and any(_beyond(f[plane]) for plane in range(f.format.num_planes)):
+                _warn_once(
+                    f"the clip has values that are no numbers or beyond {MOST:.0f}: these are taken as 0 and {MOST:.0f}"
+                )
         return f
 
     checked = clip.std.ModifyFrame(clip, unchanged)
     return checked.std.SetFrameProps(
         _Matrix=colour.matrix, _Transfer=colour.transfer, _Primaries=colour.primaries, _Range=colour.range
     )
+
+
+def _beyond(plane: Any) -> bool:
+    values = np.asarray(plane)
+    return not bool(values.min() >= -MOST and values.max() <= MOST)  # of what is no number, neither is true
+
+
+_warn_once = functools.cache(warn)
 
 
 def _expectations(colour: Colour) -> dict[str, tuple[str, int, Mapping[str, int]]]:
@@ -310,15 +327,22 @@ def _camera_expression(alpha: float, beta: float) -> str:
     return f"x {4.5 * beta} < x 0 max 4.5 / x {alpha - 1} + {alpha} / {1 / 0.45} pow ?"
 
 
+def _whole(props: Mapping[str, Any], key: str) -> int | None:
+    """The frame property `key`, a whole number; None where it is missing. Raises Refused where it is something else."""
+    value = props.get(key)
+    if value is not None and not isinstance(value, int):
+        raise Refused(f"the clip's frame property {key} must be one whole number, not {value!r}")
+    return value
+
+
 def _settle(
     kind: str, props: Mapping[str, Any], argument: int | None, names: Mapping[str, int], warn: Callable[[str], None]
 ) -> int | None:
     """The property where it says something, else the argument, else None."""
     key = f"_{kind.capitalize()}"
-    found = props.get(key)
+    found = _whole(props, key)
     if found is None or (names is not RANGES and found == UNSPECIFIED):
         return argument
-    found = int(found)
     if found not in names.values():
         raise Refused(f"the clip's {key} is {found}, which is not known; known are {_listed(names)}")
     if argument not in (None, found):

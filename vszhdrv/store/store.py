@@ -87,7 +87,7 @@ def size_limit() -> int:
     Raises Refused for anything else.
     """
     text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,999}(?:\.\d{1,999})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise Refused(f"{SIZE_VARIABLE} is {text!r}; give bytes, or a number with K, M, G or T, such as 500M or 2G")
     number, unit = match.groups()

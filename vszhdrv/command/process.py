@@ -1,0 +1,113 @@
+"""The command line's process: how it starts and ends, signals, and standard streams that fail.
+
+Apart from cli.py because this must be there before the rest is imported: a signal may come in the first second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import TextIO
+
+INTERRUPTED = 130
+IMPATIENCE_SECONDS = 2.0
+"""Signals that follow the first this closely are the same wish."""
+
+_first_signal: float | None = None
+
+
+def run() -> int:
+    """Run the command line on sys.argv and return its exit code: what `zhdrv` and `python -m vszhdrv` are."""
+    _open_streams()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stays ignored
+            signal.signal(number, _on_signal)
+    try:
+        from vszhdrv.command.cli import main
+
+        code = main()
+    except SystemExit as end:  # argparse's
+        code = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        code = INTERRUPTED
+    return code if _written(sys.stdout) else code or 1
+
+
+def interrupted() -> bool:
+    """Whether a signal has ended the work. Libraries turn the KeyboardInterrupt into errors of their own."""
+    return _first_signal is not None
+
+
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
+    """The first signal interrupts the work. While that is cleared away, more are ignored; a late one ends the process,
+    which leaves no half file either."""
+    global _first_signal
+    now = time.monotonic()
+    if _first_signal is None:
+        _first_signal = now
+        raise KeyboardInterrupt
+    if now - _first_signal > IMPATIENCE_SECONDS:
+        os._exit(INTERRUPTED)
+
+
+def say(text: str) -> None:
+    """A sentence on standard error. A log that can't be written does not stop the work."""
+    if sys.stderr is not None:  # as in a Windows program without a console
+        try:
+            print(f"zhdrv: {printable(text)}", file=sys.stderr, flush=True)
+        except OSError:
+            _silence(sys.stderr)
+
+
+def tell(text: str) -> None:
+    """A line on standard output. A reader that has gone away has read enough.
+
+    Raises OSError, in one sentence, where it can't be written.
+    """
+    try:
+        print(printable(text), flush=True)
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise OSError(f"standard output can't be written: {error.strerror}") from error
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: names of files and headers of networks are others' words."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _open_streams() -> None:
+    """Where a standard stream is closed, its number goes to nowhere: the next file would have it, and be printed to."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _written(stream: TextIO | None) -> bool:
+    """Write what a stream still holds, which Python would do at the very end, and call a failure 120."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError as error:
+        _silence(stream)
+        if not isinstance(error, BrokenPipeError):
+            say(f"standard output can't be written: {error.strerror}")
+            return False
+    return True
+
+
+def _silence(stream: TextIO | None) -> None:
+    """From now on, what is written to the stream goes to nowhere."""
+    if stream is not None:
+        handle = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(handle, stream.fileno())
+        os.close(handle)
