@@ -644,7 +644,8 @@ def shots(arguments: argparse.Namespace) -> None:
     if arguments.sheet:
         contact_sheet.write(arguments.sheet, clip, found)
     if not (arguments.csv or arguments.sheet):
-        print(films.table(found), end="")
+        for line in films.table(found).splitlines():
+            tell(line)
     say(films.words(found))
 
 
