@@ -57,7 +57,11 @@ from torch.nn import functional as F
 
 import vszhdrv
 from vszhdrv.command.export import write_onnx
-from vszhdrv.plugin import frames, learning
+from vszhdrv.plugin import clips
+from vszhdrv.plugin.colour import resolve_colour, to_encoded, to_linear
+from vszhdrv.plugin.job import Job, prepare
+from vszhdrv.plugin.trained import TrainedNetwork
+from vszhdrv.plugin.workers import Streams
 from vszhdrv.zhdrv import choosing, consensus, hardware, sampling, training
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander
@@ -216,11 +220,11 @@ def network_of(preset: str, width: int, height: int, on: Hardware) -> Expander:
     return Expander(network, config, *on)
 
 
-def job_of(clip: vs.VideoNode, expander: Expander) -> learning.Job:
+def job_of(clip: vs.VideoNode, expander: Expander) -> Job:
     """What core.zhdrv.Expand has of this clip once it has learned: its `expand()` is what that returns."""
     on = {"device": str(expander.device), "precision": expander.evaluator.precision}
-    job = learning.prepare(clip, preset=expander.config.preset, cache="", **on)
-    job.trained = learning.Trained({}, best=expander.network.state_dict())
+    job = prepare(clip, preset=expander.config.preset, cache="", **on)
+    job.trained = TrainedNetwork({}, best=expander.network.state_dict())
     return job
 
 
@@ -257,12 +261,12 @@ def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
     clip = repeated(width, height, 10_000_000)
     expander = network_of(preset, width, height, options.on)
     job = job_of(clip, expander)
-    count = job.computing.streams(expander.config, width, height)
-    as_expand = frames.Streams(count, here=device.type == "cpu")
-    linear = frames.to_linear(clip, frames.resolve_colour(clip, warn=lambda _: None))
+    count = job.request.computing.streams(expander.config, width, height)
+    as_expand = Streams(count, here=device.type == "cpu")
+    linear = to_linear(clip, resolve_colour(clip, warn=lambda _: None))
     cases = {
         "Expand": through(job.expand(), options.seconds),
-        "copy": through(frames.on_request(linear, lambda planes: planes, streams=lambda: as_expand), options.seconds),
+        "copy": through(clips.on_request(linear, lambda planes: planes, streams=lambda: as_expand), options.seconds),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
@@ -275,8 +279,8 @@ def expand(options: argparse.Namespace, preset: str = "fast") -> list[Row]:
         slow: dict[str, Callable[[], int]] = {}
         if width * height <= 1920 * 1080:
             network = Baseline().to(device)
-            with frames.to_encoded(clip, frames.resolve_colour(clip, warn=lambda _: None)).get_frame(0) as frame:
-                sdr = torch.from_numpy(np.stack(frames.planes_of(frame)))[None].to(device) / 255
+            with to_encoded(clip, resolve_colour(clip, warn=lambda _: None)).get_frame(0) as frame:
+                sdr = torch.from_numpy(np.stack(clips.planes_of(frame)))[None].to(device) / 255
 
             def run() -> int:
                 network.expand(sdr)
@@ -405,8 +409,8 @@ def convolution(
 
 def material(size: tuple[int, int], count: int = HELD) -> TrainingFrames:
     clip = repeated(*size, count)
-    encoded = frames.to_encoded(clip, frames.resolve_colour(clip, warn=lambda _: None))
-    pixels = torch.from_numpy(np.stack([np.stack(frames.planes_of(frame)) for frame in encoded.frames()]))
+    encoded = to_encoded(clip, resolve_colour(clip, warn=lambda _: None))
+    pixels = torch.from_numpy(np.stack([np.stack(clips.planes_of(frame)) for frame in encoded.frames()]))
     return TrainingFrames(pixels, tuple((n, (n + 1) % count) for n in range(count)))
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import vapoursynth as vs
 
 from vszhdrv.command import arguments
 from vszhdrv.light import ClipLight, FrameLight, encoder_arguments
+from vszhdrv.options import OPTIONS
+from vszhdrv.plugin import functions
+from vszhdrv.plugin.job import prepare
 from vszhdrv.zhdrv.config import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +44,27 @@ def test_readme_has_every_argument(name: str) -> None:
     expected = [argument.split(":")[0] for argument in signature.split(";") if argument]
     rows = re.findall(r"^\| (`.+?) \|", section(name), re.MULTILINE)
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_argument_means_the_same_wherever_it_is_described(name: str) -> None:
+    meaning = OPTIONS[name]
+    (row,) = re.findall(rf"^\| `{name}` \| .*?\| (.+?) \|$", section("Expand"), re.MULTILINE)
+    assert row.startswith(meaning)
+    assert meaning in re.sub(r"\s+", " ", inspect.getdoc(functions.expand) or "")
+    helped = [action.help for action in PARSERS["expand"]._actions if action.dest == name]
+    assert all((text or "").startswith(meaning) for text in helped)
+
+
+@pytest.mark.parametrize("function", [functions.expand, functions.mask, functions.train, functions.still, prepare])
+def test_the_public_face_is_written_out_and_typed(function: Callable[..., Any]) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    assert not [
+        parameter for parameter in parameters if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    assert all(parameter.annotation is not parameter.empty for parameter in parameters)
+    with pytest.raises(TypeError, match=rf"{function.__name__}\(\) got an unexpected keyword argument 'presett'"):
+        function(None, presett="fast")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_no_peak_changes_nothing():
 @pytest.mark.parametrize("peak", [-1, 100, 203, 10001, math.nan])
 def test_bad_peaks(peak):
     with pytest.raises(ValueError, match=r"^peak must be 0 or over white \(203 nits\) and at most 10000 nits, not"):
-        light.check_look(1, peak, 203)
+        light.Look(1, peak, 203)
 
 
 # --- one frame

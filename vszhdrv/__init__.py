@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .errors import Failed, Refused
     from .plugin.film import find_shots
     from .plugin.functions import expand, mask, still, train, version, write_exr
-    from .plugin.learning import Event, Job, check_options, prepare
+    from .plugin.job import Event, Job, prepare
+    from .plugin.request import check_options
     from .zhdrv.config import Config
 
 __all__ = [
@@ -39,15 +40,15 @@ __all__ = [
 
 _MODULES = {
     "Config": ".zhdrv.config",
-    "Event": ".plugin.learning",
+    "Event": ".plugin.job",
     "Failed": ".errors",
-    "Job": ".plugin.learning",
+    "Job": ".plugin.job",
     "Refused": ".errors",
-    "check_options": ".plugin.learning",
+    "check_options": ".plugin.request",
     "expand": ".plugin.functions",
     "find_shots": ".plugin.film",
     "mask": ".plugin.functions",
-    "prepare": ".plugin.learning",
+    "prepare": ".plugin.job",
     "still": ".plugin.functions",
     "train": ".plugin.functions",
     "version": ".plugin.functions",

@@ -31,6 +31,7 @@ BLACK_NITS: Final = 0.1  # BT.1886 reaches it at 8-bit code 25: above a bar's co
 BLACK: Final = 2.0**-20  # linear light below this counts as this where stops are taken: black has none
 LIT_SHARE: Final = 0.01  # a row or column belongs to the picture when more than this share of it is above black
 MOST_BYTES: Final = 2**27  # no file of light levels is larger: these are of three million frames
+LIT: Final = "ZhdrvLit"  # frame property: where the frame is not black (FrameLight.lit)
 MASTERING_BLACK_NITS: Final = 0.0001  # the smallest step of ST 2086: nothing here lifts black
 
 
@@ -86,38 +87,45 @@ def luminance(planes: Sequence[NDArray[np.float32]], primaries: int) -> NDArray[
 # --- strength and peak
 
 
-def check_look(strength: float, peak: float, white: float) -> None:
-    """Raises Refused, one sentence, for values that `looked` can't have."""
-    if not 0 <= strength <= 1:
-        raise Refused(f"strength must be from 0 to 1, not {strength}")
-    if not 0 < white <= PQ_MAX_NITS:
-        raise Refused(f"white must be over 0 and at most {PQ_MAX_NITS:.0f} nits, not {white:g}")
-    if peak and not white < peak <= PQ_MAX_NITS:
-        raise Refused(f"peak must be 0 or over white ({white:g} nits) and at most {PQ_MAX_NITS:.0f} nits, not {peak:g}")
+@dataclass(frozen=True)
+class Look:
+    """How much of the expansion a user wants, and how bright.
 
-
-def looked(
-    expand: Callable[[list[NDArray[np.float32]]], None],
-    planes: list[NDArray[np.float32]],
-    strength: float,
-    peak: float,
-    white: float,
-) -> list[NDArray[np.float32]] | NDArray[np.float32]:
-    """A frame's expansion as its user wants it, (3, height, width) or its planes: RGB in linear light.
-
-    planes: the source, (height, width) each; `expand` writes its expansion over it. Copied is only what is needed
-    beside. strength: 0 to 1, between the source and its expansion, in stops. peak, white: nits, as `shoulder` takes
-    them, which comes afterwards.
+    strength: 0 to 1, between the linearised source and the full expansion, in stops. peak: nits that nothing exceeds,
+    over white; 0: no limit. white: nits of SDR white (linear 1.0). Raises Refused, one sentence, for other values.
     """
-    linear = np.stack(planes) if strength < 1 else None
-    expand(planes)
-    if linear is None and not peak:
-        return planes
-    hdr = np.stack(planes)
-    if linear is not None:
-        ratio = np.maximum(hdr, BLACK) / np.maximum(linear, BLACK)
-        hdr = (linear * ratio**strength).astype(np.float32)
-    return shoulder(hdr, peak, white)
+
+    strength: float = 1.0
+    peak: float = 0.0
+    white: float = SDR_WHITE_NITS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise Refused(f"strength must be from 0 to 1, not {self.strength}")
+        if not 0 < self.white <= PQ_MAX_NITS:
+            raise Refused(f"white must be over 0 and at most {PQ_MAX_NITS:.0f} nits, not {self.white:g}")
+        if self.peak and not self.white < self.peak <= PQ_MAX_NITS:
+            raise Refused(
+                f"peak must be 0 or over white ({self.white:g} nits) and at most {PQ_MAX_NITS:.0f} nits, "
+                f"not {self.peak:g}"
+            )
+
+    def apply(
+        self, expand: Callable[[list[NDArray[np.float32]]], None], planes: list[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]] | NDArray[np.float32]:
+        """A frame's expansion with this look, (3, height, width) or its planes: RGB in linear light.
+
+        planes: the source, (height, width) each; `expand` writes its expansion over it. `shoulder` comes last.
+        """
+        linear = np.stack(planes) if self.strength < 1 else None
+        expand(planes)
+        if linear is None and not self.peak:
+            return planes
+        hdr = np.stack(planes)
+        if linear is not None:
+            ratio = np.maximum(hdr, BLACK) / np.maximum(linear, BLACK)
+            hdr = (linear * ratio**self.strength).astype(np.float32)
+        return shoulder(hdr, self.peak, self.white)
 
 
 def shoulder(linear: NDArray[np.float32], peak: float, white: float = SDR_WHITE_NITS) -> NDArray[np.float32]:

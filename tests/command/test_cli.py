@@ -24,8 +24,10 @@ from PIL import Image
 
 import vszhdrv
 from vszhdrv import Failed, Refused, exr
-from vszhdrv.command import cli, delivery, ffmpeg, sources
+from vszhdrv.command import cli, ffmpeg, sources
 from vszhdrv.command.runs import Run
+from vszhdrv.light import Look
+from vszhdrv.plugin.expanding import with_look
 from vszhdrv.store import store
 from vszhdrv.zhdrv.config import Config
 
@@ -40,31 +42,45 @@ class Colour:
     range: int = 1
 
 
+@dataclass
+class FakeNetwork:
+    path: Path
+    metadata: dict[str, str]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("best", "last"):
+            (folder / f"{name}.safetensors").write_text("weights")
+
+
 class FakeJob:
     """A job that learns in four steps, two epochs, that every pixel is twice as bright."""
 
     def __init__(self, clip: vs.VideoNode, stored: bool, options: dict[str, Any]) -> None:
         self.clip, self.stored, self.options = clip, stored, options
         names = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed", "still")
-        self.config = Config.from_preset(**{name: options[name] for name in names if name in options})
-        self.colour = Colour()
-        self.key = "0123456789abcdef"
+        config = Config.from_preset(**{name: options[name] for name in names if name in options})
         weights = options.get("weights")
-        self.trained = SimpleNamespace(path=Path(weights), metadata={"log": "[]"}) if weights else None
+        self.trained = FakeNetwork(Path(weights), {"log": "[]"}) if weights else None
         self.learned = False
-        self.computing = SimpleNamespace(
-            traces={name: options.get(name) for name in ("precision", "tile", "tile_pad") if options.get(name)}
+        traces = {name: options.get(name) for name in ("precision", "tile", "tile_pad") if options.get(name)}
+        self.request = SimpleNamespace(
+            clip=clip,
+            config=config,
+            colour=Colour(),
+            key="0123456789abcdef",
+            computing=SimpleNamespace(traces=traces),
         )
 
-    def look_up(self) -> bool:
+    def look_up(self) -> FakeNetwork | None:
         if self.stored and self.trained is None:
             self._train()
-        return self.trained is not None
+        return self.trained
 
     def _train(self) -> None:
-        self.trained = SimpleNamespace(path=Path("/store/key.safetensors"), metadata={"log": json.dumps(LOG)})
+        self.trained = FakeNetwork(Path("/store/key.safetensors"), {"log": json.dumps(LOG)})
 
-    def learn(self, team: None) -> Iterator[vszhdrv.Event]:
+    def train(self, team: None) -> Iterator[vszhdrv.Event]:
         if self.look_up():
             return
         self.learned = True
@@ -80,13 +96,11 @@ class FakeJob:
     def recs(self) -> dict[str, np.ndarray]:
         return {name: np.zeros((8, 8, 3), np.uint8) for name in ("source", "m4", "m2", "p2", "p4", "delta")}
 
-    def save_weights(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("best", "last"):
-            (folder / f"{name}.safetensors").write_text("weights")
-
     def linear(self) -> vs.VideoNode:
         return self.clip.resize.Point(format=vs.RGBS)
+
+    def expand_with(self, look: Look, *, levels: bool = False, lit: bool = False) -> vs.VideoNode:
+        return self.expand(with_look(look, 1, levels=levels, lit=lit))
 
     def expand(self, function: Callable[..., Any] | None = None) -> vs.VideoNode:
         linear = self.linear()
@@ -266,13 +280,13 @@ def test_a_strength_reaches_the_files(bench: Bench) -> None:
 def test_a_strength_reaches_files_that_play_and_their_levels(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
-    looks: list[delivery.Delivery] = []
+    looks: list[Look] = []
 
-    def graded(job: FakeJob, look: delivery.Delivery, *, measured: bool) -> vs.VideoNode:
+    def expand_with(job: FakeJob, look: Look, **_: bool) -> vs.VideoNode:
         looks.append(look)
-        raise RuntimeError("enough")
+        raise Failed("enough")
 
-    monkeypatch.setattr(delivery, "graded", graded)
+    monkeypatch.setattr(FakeJob, "expand_with", expand_with)
     monkeypatch.setattr(ffmpeg, "find_programs", lambda: None)
     monkeypatch.chdir(bench.folder)
     command, options = (words, []) if words == ["levels"] else ([], words)
@@ -577,7 +591,7 @@ def test_failures_are_one_sentence(
         finally:
             closed.append(True)
 
-    monkeypatch.setattr(FakeJob, "learn", learn)
+    monkeypatch.setattr(FakeJob, "train", learn)
     assert bench() == code
     assert told(capsys)[-1] == words
     assert closed == [True]
@@ -600,7 +614,7 @@ def test_a_picture_that_a_viewer_holds_ends_nothing(
 def test_our_own_mistakes_keep_their_traceback(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(FakeJob, "learn", lambda self, team: np.zeros(3).reshape(2))  # a ValueError of NumPy's
+    monkeypatch.setattr(FakeJob, "train", lambda self, team: np.zeros(3).reshape(2))  # a ValueError of NumPy's
     assert bench() == 1
     lines = capsys.readouterr().err.splitlines()
     assert "Traceback (most recent call last):" in lines
@@ -610,7 +624,7 @@ def test_our_own_mistakes_keep_their_traceback(
 def test_the_interrupted_training_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C between two steps: the generator is closed at once, for it saves the state then."""
     closed = []
-    learn = FakeJob.learn
+    learn = FakeJob.train
 
     def watched(self: FakeJob, team: None) -> Iterator[Any]:
         try:
@@ -622,7 +636,7 @@ def test_the_interrupted_training_is_closed(bench: Bench, monkeypatch: pytest.Mo
     def interrupt(self: FakeJob) -> dict[str, np.ndarray]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FakeJob, "learn", watched)
+    monkeypatch.setattr(FakeJob, "train", watched)
     monkeypatch.setattr(FakeJob, "recs", interrupt)
     assert bench() == 130
     assert closed == [True]
@@ -634,10 +648,10 @@ def test_the_package_speaks_through_the_log(
     def learn(self: FakeJob, team: None) -> Iterator[Any]:
         vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, "zhdrv: another process trains; waiting")
         vs.core.log_message(vs.MESSAGE_TYPE_INFORMATION, "somebody else's words")
-        yield from FakeJob._learn(self, team)
+        yield from FakeJob._trained(self, team)
 
-    monkeypatch.setattr(FakeJob, "_learn", FakeJob.learn, raising=False)
-    monkeypatch.setattr(FakeJob, "learn", learn)
+    monkeypatch.setattr(FakeJob, "_trained", FakeJob.train, raising=False)
+    monkeypatch.setattr(FakeJob, "train", learn)
     assert bench() == 0
     lines = told(capsys)
     assert "another process trains; waiting" in lines and not [line for line in lines if "somebody" in line]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 
 from vszhdrv import files, light
 from vszhdrv.command import cli, delivery, ffmpeg, matroska
+from vszhdrv.errors import Refused
+from vszhdrv.plugin.expanding import with_look
 
 BT2020_LUMA = (0.2627, 0.6780, 0.0593)  # ITU-R BT.2020-2, table 4
 
@@ -70,7 +72,7 @@ def picture(pixels: np.ndarray) -> vs.VideoNode:
 @pytest.mark.parametrize("colour", [(1, 1, 1), (0.18, 0.18, 0.18), (4.9, 4.9, 4.9), (1, 0.2, 0.05), (0.05, 0.1, 3)])
 @pytest.mark.parametrize("curve", [pq, hlg])
 def test_signal(curve: Callable[..., np.ndarray], colour: tuple, primaries: int, white: float) -> None:
-    look = delivery.Delivery(0 if curve is pq else 1000, white, hlg=curve is hlg)
+    look = delivery.Delivery(light.Look(peak=0 if curve is pq else 1000, white=white), hlg=curve is hlg)
     signal = delivery.signal(flat(colour, primaries=primaries), look)
     expected = codes_of(curve(np.clip(light.to_bt2020(primaries) @ colour, 0, None) * white))
     with signal.get_frame(0) as frame:
@@ -82,7 +84,7 @@ def test_signal(curve: Callable[..., np.ndarray], colour: tuple, primaries: int,
 
 @pytest.mark.parametrize("colour", [(32, 8, 8), (60, 60, 60), (60, 1, 1)])
 def test_what_exceeds_pq_is_clipped_as_rgb(colour: tuple) -> None:
-    signal = delivery.signal(flat(colour), delivery.Delivery(0, 1000))
+    signal = delivery.signal(flat(colour), delivery.Delivery(light.Look(peak=0, white=1000)))
     expected = codes_of(pq(np.clip(light.to_bt2020(1) @ colour * 1000, 0, 10_000)))
     with signal.get_frame(0) as frame:
         assert [np.asarray(frame[plane]).mean() for plane in range(3)] == pytest.approx(expected, abs=0.7)
@@ -97,7 +99,7 @@ def test_reference_white() -> None:
 @pytest.mark.parametrize("hlg_too", [False, True])
 def test_odd_sizes_repeat_their_edge(hlg_too: bool) -> None:
     pixels = np.random.default_rng(1).random((3, 17, 19), np.float32)
-    look = delivery.Delivery(1000, 203, hlg_too)
+    look = delivery.Delivery(light.Look(peak=1000, white=203), hlg_too)
     odd = delivery.signal(picture(pixels), look)
     padded = delivery.signal(picture(np.pad(pixels, ((0, 0), (0, 1), (0, 1)), mode="edge")), look)
     with odd.get_frame(0) as one:
@@ -108,20 +110,21 @@ def test_odd_sizes_repeat_their_edge(hlg_too: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("look", "words"),
+    ("make", "words"),
     [
-        ((100, 203), "peak must be 0 or over white (203 nits) and at most 10000 nits, not 100"),
-        ((20_000, 203), "at most 10000 nits, not 20000"),
-        ((2000, 203, True), "peak must be over white (203 nits) and at most 1000 nits for HLG, not 2000"),
-        ((0, 203, True), "for HLG, not 0"),
-        ((1000, 203, False, 52), "crf must be from 0 to 51, not 52"),
-        ((1000, 203, False, 12, 1.5), "strength must be from 0 to 1, not 1.5"),
-        ((1000, 203, False, 12, math.nan), "strength must be from 0 to 1, not nan"),
+        (lambda: light.Look(1, 100), "peak must be 0 or over white (203 nits) and at most 10000 nits, not 100"),
+        (lambda: light.Look(1, 20_000), "at most 10000 nits, not 20000"),
+        (
+            lambda: delivery.Delivery(light.Look(1, 2000), True),
+            "peak must be over white (203 nits) and at most 1000 nits for HLG, not 2000",
+        ),
+        (lambda: delivery.Delivery(light.Look(), True), "for HLG, not 0"),
+        (lambda: delivery.Delivery(light.Look(), crf=52), "crf must be from 0 to 51, not 52"),
     ],
 )
-def test_looks_that_make_no_sense(look: tuple, words: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        delivery.Delivery(*look)
+def test_looks_that_make_no_sense(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(Refused) as caught:
+        make()
     assert words in str(caught.value)
 
 
@@ -133,14 +136,16 @@ def lit(clip: vs.VideoNode, nits: list[float]) -> vs.VideoNode:
 
     def write(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         frame = f.copy()
-        frame.props.update({"PLSceneMax": [nits[n], 2.0, 3.0], "PLSceneAvg": nits[n] / 2, delivery.LIT: [0, 0, 16, 16]})
+        frame.props.update({"PLSceneMax": [nits[n], 2.0, 3.0], "PLSceneAvg": nits[n] / 2, light.LIT: [0, 0, 16, 16]})
         return frame
 
     return clip.std.ModifyFrame(clip, write)
 
 
 def test_measure_only_what_is_missing_and_hold_no_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = delivery.signal(lit(flat((1, 1, 1)) * 2, [300.0, 500.0, 400.0, 200.0]), delivery.Delivery(1000, 203))
+    clip = delivery.signal(
+        lit(flat((1, 1, 1)) * 2, [300.0, 500.0, 400.0, 200.0]), delivery.Delivery(light.Look(peak=1000, white=203))
+    )
     levels = light.ClipLight(4, 16, 16)
     levels.add(1, light.FrameLight(700, 80, (700, 1, 1), (0, 0, 16, 16)))
     monkeypatch.setattr(delivery, "HELD_BYTES", 2 * (16 * 16 * 3 // 2) * 2)
@@ -159,43 +164,33 @@ def test_light_is_measured_below_the_peak_where_frames_are_made() -> None:
         for plane in planes:
             plane *= 8
 
-    hdr = SimpleNamespace(brighten=brighten)
+    expander = SimpleNamespace(brighten=brighten)
     pixels = np.full((3, 4, 6), 0.5, np.float32)
-    made: list = []
-    job = SimpleNamespace(
-        colour=SimpleNamespace(primaries=1),
-        expand=lambda function=None: made.append(function and function(hdr, list(pixels.copy()))),
-    )
-    delivery.graded(job, delivery.Delivery(1000, 203), measured=True)  # type: ignore[arg-type]
-    delivery.graded(job, delivery.Delivery(1000, 203), measured=False)  # type: ignore[arg-type]
-    delivery.graded(job, delivery.Delivery(0, 203), measured=False)  # type: ignore[arg-type]
-    delivery.graded(job, delivery.Delivery(0, 203, strength=0.5), measured=False)  # type: ignore[arg-type]
-    (frame, props), unmeasured, untouched, half = made
-    assert frame == pytest.approx(light.shoulder(8 * pixels, 1000)) and np.array_equal(frame, unmeasured)
+
+    def made(look: light.Look, *, levels: bool = False) -> Any:
+        return with_look(look, 1, levels=levels, lit=True)(expander, list(pixels.copy()))  # type: ignore[arg-type]
+
+    frame, props = made(light.Look(1, 1000), levels=True)
+    assert frame == pytest.approx(light.shoulder(8 * pixels, 1000))
+    assert np.array_equal(frame, made(light.Look(1, 1000)))
     assert props["PLSceneMax"] == pytest.approx([frame.max() * 203] * 3, rel=1e-5)
-    assert props[delivery.LIT] == [0, 0, 6, 4]
-    assert untouched is None
-    assert half == pytest.approx(pixels * 8**0.5)
+    assert props[light.LIT] == [0, 0, 6, 4]
+    assert made(light.Look(0.5)) == pytest.approx(pixels * 8**0.5)
 
 
 def test_light_is_kept_under_all_that_decides_it() -> None:
     def job(n_exp_down: int = 2, loss: str = "1", traces: str = "") -> SimpleNamespace:
         trained = SimpleNamespace(metadata={"key": "a", "loss": loss})
         config = SimpleNamespace(n_exp_down=n_exp_down, n_exp_up=2)
-        return SimpleNamespace(trained=trained, config=config, computing=SimpleNamespace(traces=traces))
+        request = SimpleNamespace(config=config, computing=SimpleNamespace(traces=traces))
+        return SimpleNamespace(trained=trained, request=request)
 
-    looks = [
-        delivery.Delivery(1000, 203),
-        delivery.Delivery(900, 203),
-        delivery.Delivery(1000, 100),
-        delivery.Delivery(1000, 203, strength=0.5),
-    ]
+    looks = [light.Look(1, 1000), light.Look(1, 900), light.Look(1, 1000, 100), light.Look(0.5, 1000)]
     others = (job(3), job(loss="2"), job(traces="tile_pad"))
     keys = [delivery.light_key(job(), look, "a") for look in looks]  # type: ignore[arg-type]
     keys += [delivery.light_key(other, looks[0], "a") for other in others]  # type: ignore[arg-type]
     keys.append(delivery.light_key(job(), looks[0], "b"))  # type: ignore[arg-type]
     assert len(set(keys)) == len(keys)
-    assert delivery.light_key(job(), delivery.Delivery(1000, 203, crf=20), "a") == keys[0]  # type: ignore[arg-type]
 
 
 # Time
@@ -318,7 +313,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def encode(target: Path) -> list[int]:
-    look = delivery.Delivery(1000, 203, hlg=True)
+    look = delivery.Delivery(light.Look(peak=1000, white=203), hlg=True)
     clip = delivery.signal(flat((1, 1, 1)), look)
     return list(ffmpeg.write(clip, {}, look, CONTENT, target.parent / "no file", target))
 
@@ -338,7 +333,7 @@ def test_the_target_appears_when_it_is_whole(tmp_path: Path, programs: Callable[
 @pytest.mark.parametrize("durations", [[24, 24, 24, 24], [20, 30, 40, 50]])
 def test_large_frames_have_the_level_of_their_rate(tmp_path: Path, durations: list[int]) -> None:
     """Left to guess, ffmpeg tells the encoder of 1000 million frames a second."""
-    look = delivery.Delivery(1000, 203, hlg=True)
+    look = delivery.Delivery(light.Look(peak=1000, white=203), hlg=True)
     grey = vs.core.std.BlankClip(format=vs.RGBS, width=1280, height=720, length=4)
     grey = grey.std.SetFrameProps(_Matrix=0, _Transfer=8, _Primaries=1)
     content = ffmpeg.Content(ffmpeg.Timing([Fraction(1, each) for each in durations]), None, 1)
@@ -377,7 +372,7 @@ def test_ffmpeg_fails(tmp_path: Path, programs: Callable[[str], Path], code: str
     target = tmp_path / "o.mp4"
     target.write_text("before")
     with pytest.raises(RuntimeError) as caught:
-        look = delivery.Delivery(1000, 203, hlg=True)
+        look = delivery.Delivery(light.Look(peak=1000, white=203), hlg=True)
         clip = delivery.signal(flat((1, 1, 1), 512, 512), look)  # more than a pipe holds
         list(ffmpeg.write(clip, {}, look, CONTENT, tmp_path / "no file", target))
     assert str(caught.value) == words
@@ -400,7 +395,7 @@ def test_ffmpeg_that_has_ended_says_why_on_windows_too(
 
 def test_a_source_that_fails_ends_ffmpeg(tmp_path: Path, programs: Callable[[str], Path]) -> None:
     programs("open(sys.argv[-1], 'w').write('half'); sys.stdin.buffer.read(); import time; time.sleep(60)")
-    look = delivery.Delivery(1000, 203, hlg=True)
+    look = delivery.Delivery(light.Look(peak=1000, white=203), hlg=True)
 
     def fail(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         raise OSError("frame is torn")

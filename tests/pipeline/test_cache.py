@@ -44,8 +44,8 @@ clip = core.std.Splice([ramp.std.CropAbs({WIDTH}, {HEIGHT}, left=4 * n) for n in
 """
 # A state after every step and a line for everything: whoever kills the process knows the moment.
 TALKATIVE = """
-from vszhdrv.plugin import functions, learning
-learning.STATE_SECONDS = functions.LOG_SECONDS = 0
+from vszhdrv.plugin import functions, job
+job.STATE_SECONDS = functions.LOG_SECONDS = 0
 """
 # Stays for ever in the middle of writing the first file whose name has HANG in it.
 HANGING = """
@@ -378,7 +378,7 @@ def test_when_frame_costs_nothing_before_the_first_frame(script: Path, own_cache
     lazy.write_text(CLIP + "clip = core.zhdrv.Expand(clip, when='frame')\nclip.set_output()\nprint(*sys.modules)\n")
     info = Vspipe(lazy, "--info").end().decode()
     assert f"Frames: {LENGTH}" in info
-    assert " vszhdrv.plugin.learning " in info and " torch " not in info
+    assert " vszhdrv.plugin.job " in info and " torch " not in info
     assert list(own_cache.iterdir()) == []
 
 
@@ -487,7 +487,7 @@ def useless(request: pytest.FixtureRequest, own_cache: Path) -> Iterator[Path]:
 def test_a_network_that_cannot_be_kept_is_used_all_the_same(
     useless: Path, log: list[str], alone: tuple[Path, Vspipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("vszhdrv.plugin.learning.STATE_SECONDS", 0)
+    monkeypatch.setattr("vszhdrv.plugin.job.STATE_SECONDS", 0)
     assert pixels(expand(source())) == alone[1].output
     warnings = [line for line in log if "can't be written" in line]
     assert warnings and all(str(useless / "networks") in line for line in warnings)

@@ -46,7 +46,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 def test_the_table_and_the_python_functions_agree() -> None:
     registered = {function.name: function.signature for function in vs.core.zhdrv.functions()}
     del registered["Bridge"]
-    assert set(registered) == {"Expand", "Mask", "Train", "WriteEXR", "Version"}
+    assert set(registered) == {"Expand", "Mask", "Train", "Still", "WriteEXR", "Version"}
     for name, signature in registered.items():
         arguments = [argument.split(":")[0] for argument in signature.split(";") if argument]
         # bind raises TypeError for an argument that the function does not take, or wants and would not get

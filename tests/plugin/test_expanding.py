@@ -10,7 +10,7 @@ import pytest
 import torch
 import vapoursynth as vs
 
-from vszhdrv.plugin import frames
+from vszhdrv.plugin import clips
 from vszhdrv.plugin.expanding import Computing
 from vszhdrv.zhdrv.expansion import Expander
 
@@ -20,7 +20,7 @@ MakeClip = Callable[..., Any]
 
 
 def pixels(clip: Any, n: int = 0) -> np.ndarray:
-    return next(frames.read(clip, [n]))[0]
+    return next(clips.read(clip, [n]))[0]
 
 
 def test_a_stream_has_its_share_of_the_threads(

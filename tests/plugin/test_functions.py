@@ -16,7 +16,8 @@ import vapoursynth as vs
 import vszhdrv
 from vszhdrv import exr
 from vszhdrv.errors import Failed
-from vszhdrv.plugin import frames
+from vszhdrv.plugin import clips
+from vszhdrv.plugin.colour import resolve_colour, to_linear
 from vszhdrv.store import weight_files
 from vszhdrv.zhdrv.expansion import Expander
 
@@ -31,12 +32,12 @@ def expanded(clip: Any, **arguments: Any) -> Any:
 
 
 def pixels(clip: Any, n: int = 0) -> np.ndarray:
-    return next(frames.read(clip, [n]))[0]
+    return next(clips.read(clip, [n]))[0]
 
 
 def linear(clip: Any, n: int = 0, **colour: str) -> np.ndarray:
     """What the clip's frame is in linear light without us having a say in its brightness."""
-    return pixels(frames.to_linear(clip, frames.resolve_colour(clip, **colour, warn=lambda _: None)), n)
+    return pixels(to_linear(clip, resolve_colour(clip, **colour, warn=lambda _: None)), n)
 
 
 def props(clip: Any, n: int = 0) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def test_every_format_is_learned_from_and_expanded(make_clip: MakeClip, format: 
     assert (out.width, out.height, out.num_frames, out.fps) == (width, height, 4, clip.fps)
     # any order gives the same bits
     random = {n: pixels(out, n) for n in (3, 0, 2, 0, 1)}
-    for n, (frame, _) in enumerate(frames.read(out, range(4))):
+    for n, (frame, _) in enumerate(clips.read(out, range(4))):
         source = linear(clip, n)
         assert np.array_equal(frame, random[n])
         assert np.isfinite(frame).all()
@@ -130,7 +131,7 @@ def test_the_log_says_nothing_of_frames_that_are_not_trained_on(
 ) -> None:
     clip = make_clip(gain=0.7) + make_clip()
     result = expanded(clip, train_range=[0, 5])
-    assert "zhdrv: nothing in the frames to train on clips: there is little to learn" in caplog.messages
+    assert "zhdrv: nothing in the frames to train on clips: there is little to train on" in caplog.messages
     assert pixels(result, 8).max() > linear(clip, 8).max()
 
 
@@ -218,7 +219,7 @@ def test_frames_are_expanded_where_they_lie(
 ) -> None:
     given: list[list[np.ndarray]] = []
     lying: list[int] = []
-    planes_of, expand = frames.planes_of, Expander.brighten
+    planes_of, expand = clips.planes_of, Expander.brighten
 
     def of_frame(frame: vs.VideoFrame) -> list[np.ndarray]:
         given.append(planes_of(frame))
@@ -228,7 +229,7 @@ def test_frames_are_expanded_where_they_lie(
         lying.append(sum(planes is each for each in given))
         expand(self, planes)
 
-    monkeypatch.setattr(frames, "planes_of", of_frame)
+    monkeypatch.setattr(clips, "planes_of", of_frame)
     monkeypatch.setattr(Expander, "brighten", looked_at)
     getattr(core.zhdrv, function)(make_clip(), weights=str(network), device="cpu").get_frame(0).close()
     assert lying == [1]
@@ -360,7 +361,7 @@ def test_streams_give_the_same_bits_in_any_order(make_clip: MakeClip, network: P
     requests = {n: three.get_frame_async(n) for n in (4, 0, 5, 2, 1, 3)}
     for n, request in requests.items():
         with request.result() as frame:
-            assert np.array_equal(np.stack(frames.planes_of(frame)), expected[n])
+            assert np.array_equal(np.stack(clips.planes_of(frame)), expected[n])
 
 
 # Errors. Each is one sentence for the user, and leaves nothing behind.
@@ -383,7 +384,7 @@ def failure(function: Any, *positional: Any, **arguments: Any) -> str:
     return text
 
 
-RANGE = "train_range must be the first and the last frame to learn from, 2 or more of the clip's 0 to 5, not {}"
+RANGE = "train_range must be the first and the last frame to train on, 2 or more of the clip's 0 to 5, not {}"
 BAD_NUMBERS = [
     ("n_exp_down", -1, "n_exp_down must be from 1 to 6, not -1"),
     ("n_exp_down", 0, "n_exp_down must be from 1 to 6, not 0"),

@@ -14,7 +14,7 @@ import pytest
 import vapoursynth as vs
 
 from vszhdrv.errors import Failed, Refused
-from vszhdrv.plugin import frames
+from vszhdrv.plugin.errors import FrameError
 from vszhdrv.plugin.lazy import Reading, after
 
 core = vs.core
@@ -190,7 +190,7 @@ def test_a_sources_failure_is_its_own_and_closes_the_job(threads: int) -> None:
 
     def fail(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         if n == 7 and broken:
-            raise frames.FrameError("the disk is gone")
+            raise FrameError("the disk is gone")
         return f
 
     good = numbered()

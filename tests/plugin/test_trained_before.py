@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import vapoursynth as vs
-
 from vszhdrv.plugin.learning import prepare
+
 from vszhdrv.store import weight_files
 
 FILE = Path(__file__).parent.parent / "data" / "trained_before.safetensors"

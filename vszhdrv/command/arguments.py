@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from vszhdrv.options import OPTIONS
 
 RUNS = Path("runs")
 """Where run folders go without --runs."""
@@ -276,6 +278,11 @@ def cache_parser() -> Parser:
     return parser
 
 
+def option(parser: Parser, name: str, usually: str = "", **how: Any) -> None:
+    """Add --NAME, which means what core.zhdrv's argument of this name means."""
+    parser.add_argument(f"--{name}", help=OPTIONS[name] + (f" ({usually})" if usually else ""), **how)
+
+
 def _learning(parser: Parser) -> None:
     """What is learned from, how, and where it is kept."""
     add = parser.add_argument
@@ -285,53 +292,31 @@ def _learning(parser: Parser) -> None:
         type=Path,
         help="a video file, a folder of .png frames, or one picture (--data_type image)",
     )
-    add("--preset", help="fast (default) or paper")
-    add("--n_exp_down", type=number(int), metavar="N", help="steps of two stops below the source (2)")
-    add("--n_exp_up", type=number(int), metavar="N", help="steps of two stops above the source (2; paper only)")
-    add("--epochs", type=number(int), metavar="N", help="passes of training (the preset's)")
-    add("--lr", type=number(float), metavar="RATE", help="learning rate (the preset's)")
-    add("--alpha", type=number(float), metavar="A", help="weight of the temporal loss, 0 to 1 (the preset's)")
-    add("--seed", type=number(int), metavar="N", help="seed of all that is drawn at random (0)")
-    add(
-        "--train_range",
-        type=first_and_last,
-        metavar="A-B",
-        help="learn from frames A to B alone, counted from 0; all frames are expanded",
-    )
-    add("--device", metavar="DEVICE", default="auto", help="auto (default), cpu, cuda:0, ...")
-    add("--precision", metavar="NAME", default="auto", help="auto (default), bf16 or fp32")
+    option(parser, "preset", "fast")
+    option(parser, "n_exp_down", "2", type=number(int), metavar="N")
+    option(parser, "n_exp_up", "2", type=number(int), metavar="N")
+    option(parser, "epochs", "the preset's", type=number(int), metavar="N")
+    option(parser, "lr", "the preset's", type=number(float), metavar="RATE")
+    option(parser, "alpha", "the preset's", type=number(float), metavar="A")
+    option(parser, "seed", "0", type=number(int), metavar="N")
+    option(parser, "train_range", type=first_and_last, metavar="A-B")
+    option(parser, "device", "auto", metavar="DEVICE", default="auto")
+    option(parser, "precision", "auto", metavar="NAME", default="auto")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
-    add(
-        "--matrix_in",
-        metavar="NAME",
-        help="the source's matrix where it does not say, by resize's names (709, 470bg, ...)",
-    )
-    add("--transfer_in", metavar="NAME", help="the same for its transfer (709, srgb, linear, ...)")
-    add("--range_in", metavar="NAME", help="the same for its range (full, limited)")
-    add("--cache", metavar="DIR", help="where trained networks and light levels are kept; --cache= for nowhere")
+    for name in ("matrix_in", "transfer_in", "range_in"):
+        option(parser, name, metavar="NAME")
+    option(parser, "cache", metavar="DIR")
 
 
 def _expanding(parser: Parser, peak: str) -> None:
     """How frames are expanded, and how bright the result is."""
-    add = parser.add_argument
-    add("--num_streams", type=number(int), metavar="N", help="frames computed at the same time (chosen by the device)")
-    add("--tile", type=width_and_height, metavar="WxH", help="compute large frames in tiles, of multiples of 64 pixels")
-    add("--tile_pad", type=number(int), metavar="N", help="overlap of tiles in pixels (the receptive field)")
-    add(
-        "--strength",
-        type=number(float),
-        metavar="S",
-        default=1.0,
-        help="how much of the expansion, 0 to 1, interpolated in stops (1)",
-    )
-    add("--white", type=nits, metavar="NITS", default=203.0, help="luminance of SDR white in cd/m2 (203)")
-    add(
-        "--peak",
-        type=nits_or_none,
-        metavar="NITS",
-        help=f"roll highlights off so that nothing is brighter, 0: no limit ({peak})",
-    )
+    option(parser, "num_streams", type=number(int), metavar="N")
+    option(parser, "tile", type=width_and_height, metavar="WxH")
+    option(parser, "tile_pad", type=number(int), metavar="N")
+    option(parser, "strength", "1", type=number(float), metavar="S", default=1.0)
+    option(parser, "white", "203", type=nits, metavar="NITS", default=203.0)
+    option(parser, "peak", peak, type=nits_or_none, metavar="NITS")
 
 
 def _no_report(frames: argparse._ArgumentGroup) -> None:

@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     import vapoursynth as vs
 
     from vszhdrv import Job, exr
-    from vszhdrv.command.delivery import Delivery, Picture
+    from vszhdrv.command.delivery import Picture
     from vszhdrv.command.report.measuring import Pairs
     from vszhdrv.command.report.page import Report, Subject
     from vszhdrv.command.runs import Run
     from vszhdrv.exr import Header
-    from vszhdrv.light import ClipLight
+    from vszhdrv.light import ClipLight, Look
     from vszhdrv.store.store import Entry
     from vszhdrv.zhdrv.parallel import Team
 
@@ -212,36 +212,37 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
 def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> None:
     """INPUT to run folder, with the frames that are asked for; a `team` trains the network."""
     import vszhdrv
-    from vszhdrv import exr, files
-    from vszhdrv.command import delivery, runs
+    from vszhdrv import exr, files, light
+    from vszhdrv.command import runs
 
     settings_of(arguments)
     folder = arguments.runs or grammar.RUNS
     files.check_utf8("--runs", folder)
     header = exr.Header(half=not arguments.float, white=arguments.white, **given(arguments, ("compression",)))
-    wanted = delivery.Delivery(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
+    look = light.Look(arguments.strength, arguments.peak or 0.0, arguments.white)
 
     clip, options = opened(arguments)
     frames = frames_of(clip, arguments.frames)
     job = vszhdrv.prepare(clip, **options)
     if team is not None:
-        team.check(job.config)
+        team.check(job.request.config)
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
     with clip.get_frame(0) as frame:
-        header = exr.described(header, job.colour.primaries, clip.fps, frame.props)
+        header = exr.described(header, job.request.colour.primaries, clip.fps, frame.props)
     what = {
         "compression": header.compression,
         "half": header.half,
         "white": header.white,
         "fps": str(header.fps or "variable"),
         "sar": str(header.sar),
-        "peak": wanted.peak,
-        "strength": wanted.strength,
-        **job.computing.traces,
+        "peak": look.peak,
+        "strength": look.strength,
+        **job.request.computing.traces,
         "version": vszhdrv.__version__,
     }
-    identity = {"key": job.key, "n_exp_down": job.config.n_exp_down, "n_exp_up": job.config.n_exp_up, **what}
-    run = runs.run_folder(folder, name, job.config, identity)
+    config = job.request.config
+    identity = {"key": job.request.key, "n_exp_down": config.n_exp_down, "n_exp_up": config.n_exp_up, **what}
+    run = runs.run_folder(folder, name, config, identity)
     run.sweep()
     say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
 
@@ -251,8 +252,8 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
                 job = vszhdrv.prepare(clip, **options, weights=str(run.trained))
             except Refused as error:
                 say(f"{error}; looking for others in the cache")
-                if job.look_up():
-                    job.save_weights(run.checkpoints)
+                if (found := job.look_up()) is not None:
+                    found.save(run.checkpoints)
         if not job.look_up():
             raise Failed(
                 "--already_trained: there is no network for this clip and these settings, "
@@ -262,7 +263,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     run.write_params(params)
     learn(job, run, team)
     if not arguments.train_only:
-        write_frames(job, clip, frames, run, wanted, header)
+        write_frames(job, clip, frames, run, look, header)
         if len(frames) == clip.num_frames and not arguments.no_report:
             report_folder(job, run, params, exr.Sequence(run.frame_pattern, header))
     say(f"done: {run.folder}")
@@ -272,8 +273,8 @@ def params_of(arguments: argparse.Namespace, job: Job) -> dict[str, object]:
     """What was asked for and what it came to, by name."""
     return {
         "input": arguments.input.resolve(),
-        **asdict(job.config),
-        **{f"colour_{name}": value for name, value in asdict(job.colour).items()},
+        **asdict(job.request.config),
+        **{f"colour_{name}": value for name, value in asdict(job.request.colour).items()},
         "train_range": arguments.train_range and "{}-{}".format(*arguments.train_range),
         "device": arguments.device,
     }
@@ -305,7 +306,7 @@ def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
                 complaints.add(text)
                 say(text)
 
-    with log_told(), closing(job.learn(team)) as events, Meters(say, LINE_SECONDS) as meters:
+    with log_told(), closing(job.train(team)) as events, Meters(say, LINE_SECONDS) as meters:
         for event in events:
             if event.kind == "estimate":
                 meters.close()
@@ -327,7 +328,7 @@ def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
     assert job.trained is not None
     note(run.write_log, json.loads(job.trained.metadata["log"]))
     if epochs or not run.complete:  # else another process may be reading what is there
-        job.save_weights(run.checkpoints)
+        job.trained.save(run.checkpoints)
 
 
 @contextmanager
@@ -346,12 +347,12 @@ def log_told() -> Iterator[None]:
         vs.core.remove_log_handler(handle)
 
 
-def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, wanted: Delivery, header: Header) -> None:
+def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Look, header: Header) -> None:
     """The EXR files that are not there yet, and, with the whole clip's, the preview of the frame that gained most."""
     from vszhdrv import exr, stills
-    from vszhdrv.command import delivery, runs
+    from vszhdrv.command import runs
 
-    hdr = delivery.graded(job, wanted, measured=False)
+    hdr = job.expand_with(look)
     sequence = exr.Sequence(run.frame_pattern, header)
     missing = runs.missing_frames(hdr, frames, sequence)
     if len(missing) < len(frames):
@@ -365,11 +366,11 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, wanted: 
         say(f"{sequence.clamped} values were too large for the files and {sequence.invalid} were not numbers")
     if len(frames) == hdr.num_frames and (len(gains) == hdr.num_frames or not run.preview.exists()):
         best = max(gains, key=gains.__getitem__, default=hdr.num_frames // 2)
-        pictures = runs.compare(clip, hdr, job.colour, best)
+        pictures = runs.compare(clip, hdr, job.request.colour, best)
         runs.write_preview(run.preview, *pictures)
         if stills.available():
             sdr, bright = (runs.planes(node[best]) for node in (job.linear(), hdr))
-            stills.write(run.preview_hdr, stills.Still(sdr, bright, job.colour.primaries, wanted.white))
+            stills.write(run.preview_hdr, stills.Still(sdr, bright, job.request.colour.primaries, look.white))
         if not run.pictures.exists():
             run.write_pictures(runs.exposures(*pictures))
 
@@ -383,6 +384,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     from vszhdrv import files
     from vszhdrv.command import delivery, ffmpeg
     from vszhdrv.command.report import subjects
+    from vszhdrv.light import Look
     from vszhdrv.store import store
 
     if arguments.train_only:
@@ -390,7 +392,8 @@ def write_file(arguments: argparse.Namespace) -> None:
     settings_of(arguments)
     peak = delivery.PEAK_NITS if arguments.peak is None else arguments.peak
     crf = delivery.CRF if arguments.crf is None else arguments.crf
-    wanted = delivery.Delivery(peak, arguments.white, bool(arguments.hlg), crf, arguments.strength)
+    look = Look(arguments.strength, peak, arguments.white)
+    wanted = delivery.Delivery(look, bool(arguments.hlg), crf)
     overwrite = bool(arguments.overwrite)
     files.check_output("--out", arguments.out, arguments.input, ffmpeg.CONTAINERS, overwrite=overwrite)
     page = arguments.out.with_suffix(".html") if arguments.report else None
@@ -407,21 +410,27 @@ def write_file(arguments: argparse.Namespace) -> None:
 
     folder = store.folder(arguments.cache)
     durations, pixels = read_whole(clip, digest=folder is not None and not wanted.hlg)
-    signal = delivery.signal(delivery.graded(job, wanted, measured=not wanted.hlg), wanted)
+    signal = delivery.signal(job.expand_with(look, levels=not wanted.hlg, lit=True), wanted)
     held: dict[int, Picture] = {}
-    light = None if wanted.hlg else measured(job, wanted, signal, pixels, folder, held)
+    light = None if wanted.hlg else measured(job, look, signal, pixels, folder, held)
     if light is not None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
-    content = ffmpeg.Content.of(clip, durations, light, job.colour.primaries)
+    content = ffmpeg.Content.of(clip, durations, light, job.request.colour.primaries)
     written = ffmpeg.write(signal, held, wanted, content, arguments.input, arguments.out)
     with closing(written) as frames, Meters(say, LINE_SECONDS) as meters:
         for done in frames:
             meters.show("encoding", done, signal.num_frames)
     if page is not None:
-        params = {**params_of(arguments, job), "key": job.key, **asdict(wanted)}
+        params = {
+            **params_of(arguments, job),
+            "key": job.request.key,
+            **asdict(look),
+            "hlg": wanted.hlg,
+            "crf": wanted.crf,
+        }
         left = f"written to {arguments.out.name}"
-        subject = subjects.subject_of(job, arguments.input.name, params, wanted.white, written=left, known=light)
-        hdr = delivery.graded(job, wanted, measured=False)
+        subject = subjects.subject_of(job, arguments.input.name, params, look.white, written=left, known=light)
+        hdr = job.expand_with(look)
         write_report(subject, subjects.Computed(job.linear(), hdr), page)
         say(f"to look at: {page}")
     say(f"done: {arguments.out}")
@@ -436,16 +445,16 @@ def levels(arguments: argparse.Namespace) -> None:
 
     settings_of(arguments)
     peak = delivery.PEAK_NITS if arguments.peak is None else arguments.peak
-    wanted = delivery.Delivery(peak, arguments.white, strength=arguments.strength)
+    look = light.Look(arguments.strength, peak, arguments.white)
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)
     folder = store.folder(arguments.cache)
     pixels = read_whole(clip, digest=True)[1] if folder else ""
-    found = measured(job, wanted, delivery.graded(job, wanted, measured=True), pixels, folder)
+    found = measured(job, look, job.expand_with(look, levels=True, lit=True), pixels, folder)
     tell(f"MaxCLL: {found.max_cll:.0f} nits")
     tell(f"MaxFALL: {found.max_fall:.0f} nits")
-    for name, line in light.encoder_arguments(found, job.colour.primaries, wanted.peak).lines().items():
+    for name, line in light.encoder_arguments(found, job.request.colour.primaries, look.peak).lines().items():
         tell(f"{name}: {line}")
 
 
@@ -465,7 +474,7 @@ def read_whole(clip: vs.VideoNode, *, digest: bool) -> tuple[list[Fraction], str
 
 def measured(
     job: Job,
-    wanted: Delivery,
+    look: Look,
     clip: vs.VideoNode,
     pixels: str,
     cache_folder: Path | None,
@@ -478,8 +487,8 @@ def measured(
     from vszhdrv import light
     from vszhdrv.command import delivery
 
-    size = job.clip.num_frames, job.clip.width, job.clip.height
-    key = delivery.light_key(job, wanted, pixels)
+    size = job.request.clip.num_frames, job.request.clip.width, job.request.clip.height
+    key = delivery.light_key(job, look, pixels)
     path = cache_folder and cache_folder / "light" / f"{key}.npz"
     found = (path and light.ClipLight.load(path, key)) or light.ClipLight(*size)
     try:
@@ -501,23 +510,22 @@ def measured(
 def report(arguments: argparse.Namespace) -> None:
     """zhdrv report RUN_FOLDER|INPUT."""
     import vszhdrv
-    from vszhdrv import files
-    from vszhdrv.command import delivery
+    from vszhdrv import files, light
     from vszhdrv.command.report import subjects
 
     if (arguments.input / "params.csv").is_file():
         report_again(arguments)
         return
     settings_of(arguments)
-    wanted = delivery.Delivery(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
+    look = light.Look(arguments.strength, arguments.peak or 0.0, arguments.white)
     target = arguments.out or Path(f"{arguments.input.resolve().stem}.html")
     files.check_output("--out", target, arguments.input, [".html"], overwrite=arguments.overwrite)
     clip, options = opened(arguments)
     job = vszhdrv.prepare(clip, **options)
     learn(job)
-    params = {**params_of(arguments, job), "key": job.key, "strength": wanted.strength, "peak": wanted.peak}
-    subject = subjects.subject_of(job, arguments.input.name, params, wanted.white)
-    hdr = delivery.graded(job, wanted, measured=False)
+    params = {**params_of(arguments, job), "key": job.request.key, "strength": look.strength, "peak": look.peak}
+    subject = subjects.subject_of(job, arguments.input.name, params, look.white)
+    hdr = job.expand_with(look)
     write_report(subject, subjects.Computed(job.linear(), hdr), target)
     say(f"done: {target}")
 
@@ -544,7 +552,7 @@ def report_again(arguments: argparse.Namespace) -> None:
     index = store.folder(arguments.cache)
     clip = sources.open_clip(source, still=options["still"], fps=rate, index=index and index / "index", say=say)
     job = vszhdrv.prepare(clip, **options, weights=str(run.trained), device=arguments.device)
-    header = exr.Header(white=float(params["white"]), primaries=job.colour.primaries)
+    header = exr.Header(white=float(params["white"]), primaries=job.request.colour.primaries)
     report_folder(job, run, params, exr.Sequence(run.frame_pattern, header), arguments.out)
 
 
@@ -555,8 +563,8 @@ def report_folder(
     from vszhdrv.command import runs
     from vszhdrv.command.report import measuring, subjects
 
-    missing = set(runs.missing_frames(job.clip, range(job.clip.num_frames), sequence))
-    there = [n for n in range(job.clip.num_frames) if n not in missing]
+    missing = set(runs.missing_frames(job.request.clip, range(job.request.clip.num_frames), sequence))
+    there = [n for n in range(job.request.clip.num_frames) if n not in missing]
     if not there:
         raise Refused(f"INPUT {run.folder} must hold EXR frames of {params['input']} for a report")
     subject = subjects.subject_of(
@@ -583,11 +591,11 @@ def write_report(subject: Subject, pairs: Pairs, path: Path) -> Report:
 def still(arguments: argparse.Namespace) -> None:
     """zhdrv still INPUT OUT."""
     import vszhdrv
-    from vszhdrv import files, stills
-    from vszhdrv.command import delivery, runs
+    from vszhdrv import files, light, stills
+    from vszhdrv.command import runs
 
     settings_of(arguments)
-    wanted = delivery.Delivery(arguments.peak or 0.0, arguments.white, strength=arguments.strength)
+    look = light.Look(arguments.strength, arguments.peak or 0.0, arguments.white)
     stills.check_path("OUT", arguments.out)
     files.check_output("OUT", arguments.out, arguments.input, stills.ENDINGS, overwrite=arguments.overwrite)
     clip, options = opened(arguments)
@@ -596,8 +604,8 @@ def still(arguments: argparse.Namespace) -> None:
         raise Refused(f"--frame must be from 0 to {clip.num_frames - 1}, not {n}")
     job = vszhdrv.prepare(clip, **options)
     learn(job)
-    sdr, hdr = (runs.planes(node[n]) for node in (job.linear(), delivery.graded(job, wanted, measured=False)))
-    stills.write(arguments.out, stills.Still(sdr, hdr, job.colour.primaries, wanted.white))
+    sdr, hdr = (runs.planes(node[n]) for node in (job.linear(), job.expand_with(look)))
+    stills.write(arguments.out, stills.Still(sdr, hdr, job.request.colour.primaries, look.white))
     say(f"done: {arguments.out}")
 
 

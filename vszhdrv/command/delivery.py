@@ -11,13 +11,14 @@ import json
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vszhdrv import light
 from vszhdrv.errors import Refused
+from vszhdrv.light import Look
 from vszhdrv.version import __version__
 
 from .runs import requested
@@ -37,9 +38,6 @@ CRF = 12.0
 """libx265's quality unless the user says otherwise. Its usual 18 to 22 are for SDR; HDR displays show more of what they
 lose, and a file that was learned for minutes is a master rather than a copy."""
 
-LIT = "ZhdrvLit"
-"""Frame property: where the frame is not black (FrameLight.lit), as computed beside PLSceneMax and PLSceneAvg."""
-
 Picture = list[NDArray[np.uint16]]
 
 
@@ -47,48 +45,25 @@ Picture = list[NDArray[np.uint16]]
 class Delivery:
     """How linear light becomes a signal.
 
-    peak: nits that nothing exceeds; 0 = no limit. white: nits of SDR white. hlg: HLG, else PQ (HDR10). crf: libx265's
-    quality, from 0 (best) to 51. strength: 0 to 1, between the linearised source and the full expansion, in stops.
+    hlg: HLG, else PQ (HDR10). crf: libx265's quality, from 0 (best) to 51.
     Raises Refused, one sentence, where these don't go together.
     """
 
-    peak: float
-    white: float
+    look: Look
     hlg: bool = False
     crf: float = CRF
-    strength: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.hlg and not self.white < self.peak <= HLG_PEAK_NITS:
+        if self.hlg and not self.look.white < self.look.peak <= HLG_PEAK_NITS:
             raise Refused(
-                f"peak must be over white ({self.white:g} nits) and at most {HLG_PEAK_NITS:g} nits for HLG, "
-                f"not {self.peak:g}"
+                f"peak must be over white ({self.look.white:g} nits) and at most {HLG_PEAK_NITS:g} nits for HLG, "
+                f"not {self.look.peak:g}"
             )
-        light.check_look(self.strength, self.peak, self.white)
         if not 0 <= self.crf <= 51:
             raise Refused(f"crf must be from 0 to 51, not {self.crf:g}")
 
 
 # Linear light to signal
-
-
-def graded(job: Job, wanted: Delivery, *, measured: bool) -> vs.VideoNode:
-    """The clip's expansion of this strength, below the peak: RGBS, linear light, 1.0 = SDR white.
-
-    `measured`: every frame carries its light levels as properties, for `measure`. They are computed where the frame is,
-    because only there it is at hand.
-    """
-    if wanted.strength == 1 and not (wanted.peak or measured):
-        return job.expand()
-
-    def compute(expander: Any, planes: list[NDArray[Any]]) -> Any:
-        hdr = light.looked(expander.brighten, planes, wanted.strength, wanted.peak, wanted.white)
-        if not measured:
-            return hdr
-        levels = light.frame_light(np.asarray(hdr), wanted.white, job.colour.primaries)
-        return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits, LIT: list(levels.lit)}
-
-    return job.expand(compute)
 
 
 def signal(hdr: vs.VideoNode, wanted: Delivery) -> vs.VideoNode:
@@ -102,10 +77,10 @@ def signal(hdr: vs.VideoNode, wanted: Delivery) -> vs.VideoNode:
         width, height = (size + size % 2 for size in (hdr.width, hdr.height))
         hdr = hdr.resize.Point(width=width, height=height, src_width=width, src_height=height)
     if wanted.hlg:
-        hdr = hlg(hdr, wanted.white)
-    elif not wanted.peak:  # clipped in YUV, colours change their hue, and far above PQ's end resize returns black
+        hdr = hlg(hdr, wanted.look.white)
+    elif not wanted.look.peak:  # clipped in YUV, colours change their hue, and far above PQ's end resize returns black
         wide = hdr.resize.Bicubic(primaries=vs.PRIMARIES_BT2020)
-        hdr = wide.std.Expr(f"x {light.PQ_MAX_NITS / wanted.white} min")
+        hdr = wide.std.Expr(f"x {light.PQ_MAX_NITS / wanted.look.white} min")
     return hdr.resize.Bicubic(
         format=vs.YUV420P10,
         matrix=vs.MATRIX_BT2020_NCL,
@@ -113,7 +88,7 @@ def signal(hdr: vs.VideoNode, wanted: Delivery) -> vs.VideoNode:
         transfer=vs.TRANSFER_ARIB_B67 if wanted.hlg else vs.TRANSFER_ST2084,
         range=vs.RANGE_LIMITED,
         chromaloc=vs.CHROMA_TOP_LEFT,
-        nominal_luminance=wanted.white,
+        nominal_luminance=wanted.look.white,
         dither_type="error_diffusion",
     )
 
@@ -144,7 +119,7 @@ def hlg(hdr: vs.VideoNode, white: float) -> vs.VideoNode:
 # Light levels
 
 
-def light_key(job: Job, wanted: Delivery, pixels: str) -> str:
+def light_key(job: Job, look: Look, pixels: str) -> str:
     """A name for a clip's light levels: of the network and of all else that decides them.
 
     pixels: a digest of every frame. The network is known by a few of them, but any may be the brightest.
@@ -153,11 +128,11 @@ def light_key(job: Job, wanted: Delivery, pixels: str) -> str:
     facts = {
         "pixels": pixels,
         "network": dict(job.trained.metadata),
-        "n_exp": [job.config.n_exp_down, job.config.n_exp_up],
-        "computing": job.computing.traces,
-        "strength": wanted.strength,
-        "peak": wanted.peak,
-        "white": wanted.white,
+        "n_exp": [job.request.config.n_exp_down, job.request.config.n_exp_up],
+        "computing": job.request.computing.traces,
+        "strength": look.strength,
+        "peak": look.peak,
+        "white": look.white,
         "version": __version__,
     }
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -168,15 +143,15 @@ def measure(
 ) -> Generator[tuple[int, int]]:
     """Enter the light of the frames that `levels` misses; yields how many of how many.
 
-    clip: what `graded` returned as measured, or the `signal` made of it. held: takes the frames' planes by their number
-    until HELD_BYTES are full, so that an encoder need not ask for them again.
+    clip: what `Job.expand_with` returned with its levels, or the `signal` made of it. held: takes the frames' planes by
+    their number until HELD_BYTES are full, so that an encoder need not ask for them again.
     """
     missing = levels.missing
     size = 0
     with closing(requested(clip, missing)) as frames:
         for done, (n, frame) in enumerate(frames, 1):
             red, green, blue = (float(nits) for nits in frame.props["PLSceneMax"])
-            left, top, right, bottom = (int(edge) for edge in frame.props[LIT])
+            left, top, right, bottom = (int(edge) for edge in frame.props[light.LIT])
             average = float(frame.props["PLSceneAvg"])
             levels.add(
                 n, light.FrameLight(max(red, green, blue), average, (red, green, blue), (left, top, right, bottom))

@@ -239,7 +239,7 @@ def write(
     """
     programs = find_programs()
     sweep(target.parent, f"{target.suffix}.", older_than=STALE_SECONDS)
-    mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, wanted.peak)
+    mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, wanted.look.peak)
     times = content.timing
     transfer = 18 if wanted.hlg else 16
     track = matroska.Track(clip.width, clip.height, content.aspect, transfer, times.constant, mastering)
@@ -278,7 +278,7 @@ def container(target: Path) -> list[str]:
 def encoder(content: Content, wanted: Delivery) -> list[str]:
     """ffmpeg's options for the video: codec, colour, metadata."""
     if content.levels is not None:
-        options = light.encoder_arguments(content.levels, content.primaries, wanted.peak).ffmpeg_x265
+        options = light.encoder_arguments(content.levels, content.primaries, wanted.look.peak).ffmpeg_x265
     else:
         transfer = "arib-std-b67" if wanted.hlg else "smpte2084"
         tags = {"-color_primaries": "bt2020", "-color_trc": transfer, "-colorspace": "bt2020nc", "-color_range": "tv"}

@@ -1,6 +1,6 @@
 """A clip's colour: what its properties say, and the way into linear light and into the working encoding.
 
-It exists apart from frames.py because it is the only place where colour properties are read and written. The
+It exists apart from clips.py because it is the only place where colour properties are read and written. The
 conversions themselves are `resize`'s (zimg's); this module decides what resize is told. Codes are ITU-T H.273's, as in
 VapourSynth.
 """

@@ -12,11 +12,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import vapoursynth as vs
 
+from vszhdrv import light
 from vszhdrv.errors import Refused
+from vszhdrv.light import Look
 
-from . import frames
+from . import clips
+from .workers import Computed, Planes, Streams
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.hardware import Precision
     from vszhdrv.zhdrv.training import Weights
 
-Function = Callable[["Expander", frames.Planes], frames.Computed]
+Function = Callable[["Expander", Planes], Computed]
 """Makes something of the planes of a frame's linear light, which are its own to write to: planes, or planes and frame
 properties.
 
@@ -134,21 +138,21 @@ def expanded(
 ) -> vs.VideoNode:
     """A clip whose frames are expanded on request: RGBS, linear light, 1.0 = SDR white.
 
-    linear: the source as `frames.to_linear` returns it. load: gives the Expander; called once, at the first frame.
+    linear: the source as `to_linear` returns it. load: gives the Expander; called once, at the first frame.
     config, computing: what it was made with. function: makes `planes` planes of the Expander and a frame's; None: its
     expansion.
     """
     loading = threading.Lock()
     threads = 1
 
-    def streams() -> frames.Streams:
+    def streams() -> Streams:
         from vszhdrv.zhdrv.hardware import torch_threads
 
         nonlocal threads
         count = computing.streams(config, linear.width, linear.height)
         threads = max(1, torch_threads() // count)
         device, _ = computing.hardware()
-        return frames.Streams(count, here=device.type == "cpu" and threads == 1)
+        return Streams(count, here=device.type == "cpu" and threads == 1)
 
     @cache
     def loaded() -> Expander:
@@ -157,7 +161,7 @@ def expanded(
         with memory_told(computing.hardware()[0]):
             return load()
 
-    def compute(light: frames.Planes) -> frames.Computed:
+    def compute(light: Planes) -> Computed:
         from vszhdrv.zhdrv.hardware import memory_told
         from vszhdrv.zhdrv.lanes import lane
 
@@ -169,4 +173,21 @@ def expanded(
             network.brighten(light)
             return light
 
-    return frames.on_request(linear, compute, planes=planes, streams=streams)
+    return clips.on_request(linear, compute, planes=planes, streams=streams)
+
+
+def with_look(look: Look, primaries: int, *, levels: bool = False, lit: bool = False) -> Function:
+    """The function that gives a frame's expansion the look, for `expanded`.
+
+    levels: with its light levels as properties, PLSceneMax and PLSceneAvg, in nits. lit: with `light.LIT`, too.
+    """
+
+    def compute(expander: Expander, planes: Planes) -> Computed:
+        hdr = look.apply(expander.brighten, planes)
+        if not levels:
+            return hdr
+        found = light.frame_light(np.asarray(hdr), look.white, primaries)
+        props = {"PLSceneMax": list(found.scene_max), "PLSceneAvg": found.avg_nits}
+        return hdr, {**props, light.LIT: list(found.lit)} if lit else props
+
+    return compute

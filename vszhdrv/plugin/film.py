@@ -21,11 +21,12 @@ from vszhdrv.shots import ACCEPTED, CutList, Shot, cut_list, of_json, read_cuts,
 from vszhdrv.store.store import folder as store_folder
 from vszhdrv.store.store import key as store_key
 
-from . import frames
+from . import clips
 from .lazy import Reading
 
 if TYPE_CHECKING:
-    from .frames import Pixels, Props
+    from .clips import Props
+    from .workers import Pixels
 
 SCAN = 1
 """Version of all that decides where shots and places are: raised with every change, so that films are scanned anew."""
@@ -121,7 +122,7 @@ def find_shots(
     """
     cuts = given_cuts([shots] if isinstance(shots, str) else shots, clip.num_frames)
     folder = store_folder(cache)
-    key = scan_key(frames.digest(clip, frames.digest_positions(clip.num_frames)), clip.num_frames, cuts)
+    key = scan_key(clips.digest(clip, clips.digest_positions(clip.num_frames)), clip.num_frames, cuts)
     found = kept_shots(folder, key, clip.num_frames)
     if found is None:
         readings = scan(clip, cuts)
@@ -131,7 +132,7 @@ def find_shots(
             except StopIteration as end:
                 found = end.value
                 break
-            for index, (planes, props) in enumerate(frames.read(reading.clip, reading.positions)):
+            for index, (planes, props) in enumerate(clips.read(reading.clip, reading.positions)):
                 reading.take(index, planes, props)
             if progress is not None:
                 progress(reading.positions[-1] + 1, clip.num_frames)

@@ -6,83 +6,147 @@ from collections.abc import Generator
 from contextlib import closing
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import vapoursynth as vs
 from numpy.typing import NDArray
 
-import vszhdrv
 from vszhdrv import exr, light, stills
-from vszhdrv.errors import Refused
+from vszhdrv.errors import Failed, Refused
+from vszhdrv.exr import SDR_WHITE_NITS
 from vszhdrv.files import check_target
+from vszhdrv.light import Look
 from vszhdrv.progress import Meters, duration
+from vszhdrv.version import __version__
 
-from . import frames
-from .frames import Pixels, Props
-from .learning import Event, Job, prepare
+from . import clips
+from .clips import Props
+from .colour import check_linear, linear_primaries
+from .job import Event, Job, prepare
 from .log import log, warn
+from .workers import Pixels, Planes
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
 
+Preset = Literal["fast", "paper"]
+When = Literal["call", "frame"]
+PrecisionName = Literal["auto", "bf16", "fp32"]
+Compression = Literal["zip", "zips", "piz", "dwaa", "dwab", "none", "htj2k32"]
+
 LOG_SECONDS = 5.0
-"""The log hears of progress this often, ..."""
+"""The log hears of progress this often."""
 GAP_SECONDS = 1.0
-"""... and of the end of a stage, unless it has just heard of another."""
+"""The log hears of a stage's end, unless it has heard of another stage within this time."""
 
 
 def expand(
     clip: vs.VideoNode,
     *,
-    when: str = "call",
+    preset: Preset = "fast",
+    n_exp_down: int | None = None,
+    n_exp_up: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    alpha: float | None = None,
+    seed: int | None = None,
+    still: bool = False,
+    train_range: list[int] | None = None,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    matrix_in: str = "",
+    transfer_in: str = "",
+    range_in: str = "",
+    cache: str | None = None,
+    weights: str = "",
+    train: bool = True,
+    when: When = "call",
     strength: float = 1.0,
     peak: float = 0.0,
-    white: float = exr.SDR_WHITE_NITS,
-    **learning: Any,
+    white: float = SDR_WHITE_NITS,
+    tile: list[int] | None = None,
+    tile_pad: int | None = None,
+    num_streams: int | None = None,
 ) -> vs.VideoNode:
-    """Learn from an SDR clip, or find what was learned before, and return its HDR: core.zhdrv.Expand.
+    """Train on an SDR clip, or find its network, and return its HDR: core.zhdrv.Expand.
 
     Args:
-        clip: any constant format and size from 16x16; at least 2 frames unless `still`.
-        when: to learn: "call", before the clip is returned; or "frame", when its first frame is requested.
-        strength: 0 to 1, between the linearised source and the full expansion, in stops.
-        peak: highest luminance of the result in nits; a smooth shoulder below it leaves everything up to SDR white
-            alone. 0: none.
-        white: luminance of SDR white (1.0) in nits; 203 by ITU-R BT.2408.
-        learning: the arguments of `prepare`.
+        clip: any constant format and size from 16x16; progressive; at least 2 frames unless `still`.
+        preset: "fast": one to two minutes on two CPU cores; "paper": the published recipe, hours to days.
+        n_exp_down: how far above white highlights may reach, in steps of two stops: 1 to 6, paper from 0.
+        n_exp_up: brighter exposures that paper merges, in steps of two stops, 0 to 6; fast does not use it.
+        epochs: passes of training, 1 to 100000; fast: of 50 steps each, the last fifth of them its second
+            round.
+        lr: learning rate, over 0 and at most 1; fast: its peak.
+        alpha: weight of the temporal loss, 0 to 1; 0 for stills.
+        seed: seed of everything that is drawn at random, 0 to 2147483647.
+        still: 1: image mode, for single pictures and slide shows.
+        train_range: first and last frame to train on, counted from 0; all frames are expanded.
+        device: "auto", "cpu", "cuda:0" (NVIDIA, AMD), "xpu:0" (Intel) or "mps" (Apple).
+        precision: "auto", "bf16" or "fp32"; auto: bf16 where the device computes it natively.
+        matrix_in: the clip's matrix where its properties do not say, by resize's names (709, 470bg, ...).
+        transfer_in: the same for its transfer (709, srgb, linear, ...); "camera" undoes the camera's curve.
+        range_in: the same for its range (full, limited).
+        cache: folder for trained networks; "": keep nothing.
+        weights: file written by Train: use it and do not train.
+        train: 0: never train; an error where there is no network yet.
+        when: "call": train before the call returns; "frame": when the first frame is requested.
+        strength: how much of the expansion, 0 to 1, interpolated in stops; 0 is the linearised source.
+        peak: maximum in nits, over white, to which brighter pixels roll off; 0: no limit.
+        white: nits of SDR white (1.0); 203 by ITU-R BT.2408.
+        tile: width and height of the tiles of large frames, multiples of 64; smaller ones need less memory.
+        tile_pad: overlap of tiles in pixels, 0 or more; default: the network's receptive field, which
+            leaves no seams.
+        num_streams: frames computed at the same time, 1 to 64; default: as many as threads and memory
+            allow.
 
     Returns:
-        RGBS, linear light, 1.0 = SDR white, each frame expanded when it is requested. With `peak`, every frame says its
-        light levels: PLSceneMax (R, G and B in nits) and PLSceneAvg (nits), of the BT.2020 signal.
+        RGBS, linear light, 1.0 = SDR white. Each frame is expanded when it is requested. With `peak`, every frame has
+        its light levels as properties: PLSceneMax (R, G and B) and PLSceneAvg, in nits, of the BT.2020 signal.
 
     Raises:
         Refused: an argument or the clip can't be used; the sentence says what is accepted.
-        Failed: the source failed.
+        Failed: the source failed, or memory ended.
     """
-    light.check_look(strength, peak, white)
-    job = _prepared(clip, when, learning)
-
-    def compute(expander: Expander, planes: frames.Planes) -> frames.Computed:
-        hdr = light.looked(expander.brighten, planes, strength, peak, white)
-        if not peak:
-            return hdr
-        levels = light.frame_light(np.asarray(hdr), white, job.colour.primaries)
-        return hdr, {"PLSceneMax": list(levels.scene_max), "PLSceneAvg": levels.avg_nits}
-
-    return job.expand(compute, follow=follow)
+    options = dict(locals())
+    look = _look_of(options)
+    job = _prepared(options)
+    return job.expand_with(look, levels=look.peak > 0, follow=follow)
 
 
 def mask(
     clip: vs.VideoNode,
     *,
-    when: str = "call",
+    preset: Preset = "fast",
+    n_exp_down: int | None = None,
+    n_exp_up: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    alpha: float | None = None,
+    seed: int | None = None,
+    still: bool = False,
+    train_range: list[int] | None = None,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    matrix_in: str = "",
+    transfer_in: str = "",
+    range_in: str = "",
+    cache: str | None = None,
+    weights: str = "",
+    train: bool = True,
+    when: When = "call",
     strength: float = 1.0,
     peak: float = 0.0,
-    white: float = exr.SDR_WHITE_NITS,
-    **learning: Any,
+    white: float = SDR_WHITE_NITS,
+    tile: list[int] | None = None,
+    tile_pad: int | None = None,
+    num_streams: int | None = None,
 ) -> vs.VideoNode:
-    """What Expand, with the same arguments, invents: core.zhdrv.Mask.
+    """How much Expand, with the same arguments, brightens: core.zhdrv.Mask.
+
+    Args:
+        clip: as for `expand`; so are all other arguments.
 
     Returns:
         GRAYS: by how many stops each pixel's luminance is brighter than the source's; 0 where the source is untouched.
@@ -90,44 +154,71 @@ def mask(
     Raises:
         Refused, Failed: as `expand`.
     """
-    light.check_look(strength, peak, white)
-    job = _prepared(clip, when, learning)
+    options = dict(locals())
+    look = _look_of(options)
+    job = _prepared(options)
+    primaries = job.request.colour.primaries
 
-    def compute(expander: Expander, planes: frames.Planes) -> Pixels:
-        before = light.luminance(planes, job.colour.primaries)  # now, for the expansion is written over the source
-        hdr = light.looked(expander.brighten, planes, strength, peak, white)
-        after = light.luminance(list(hdr), job.colour.primaries)
+    def compute(expander: Expander, planes: Planes) -> Pixels:
+        before = light.luminance(planes, primaries)  # now, for the expansion is written over the source
+        after = light.luminance(list(look.apply(expander.brighten, planes)), primaries)
         stops: Pixels = np.log2(np.maximum(after, light.BLACK) / np.maximum(before, light.BLACK))
         return stops[None]
 
     return job.expand(compute, planes=1, follow=follow)
 
 
-def train(clip: vs.VideoNode, *, path: str = "", **learning: Any) -> Path:
+def train(
+    clip: vs.VideoNode,
+    *,
+    path: str = "",
+    preset: Preset = "fast",
+    n_exp_down: int | None = None,
+    n_exp_up: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    alpha: float | None = None,
+    seed: int | None = None,
+    still: bool = False,
+    train_range: list[int] | None = None,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    matrix_in: str = "",
+    transfer_in: str = "",
+    range_in: str = "",
+    cache: str | None = None,
+) -> Path:
     """The training pass by itself: core.zhdrv.Train.
 
     Args:
-        clip: as for `expand`.
+        clip: as for `expand`; so are all other arguments.
         path: a file for the weights, to give to Expand as `weights` anywhere; "": the cache alone has them.
-        learning: the arguments of `prepare`.
 
     Returns:
         Where the weights are.
 
     Raises:
         Refused: as `expand`; or neither `path` nor a cache is there to keep the weights.
-        OSError: the weights can't be written.
+        Failed: as `expand`; or the cache could not keep the weights.
+        OSError: the weights can't be written to `path`.
     """
-    target = Path(path).expanduser()
+    options = dict(locals())
+    target = Path(options.pop("path")).expanduser()
     if path:
         if target.suffix != ".safetensors":
             raise Refused(f"path must end in .safetensors, not {target.name!r}")
         check_target("path", target)
-    job = prepare(clip, **learning)
+    job = prepare(**options)
     if not path and job.store.networks is None:
         raise Refused("path must name a file to write the weights to where the cache is off, not be empty")
-    follow(job.learn())
-    return job.write_weights(target if path else None)
+    follow(job.train())
+    assert job.trained is not None
+    if path:
+        job.trained.write(target)
+        return target
+    if job.trained.file is None:
+        raise Failed(f"the network could not be kept in {job.store.networks}: name a file with path")
+    return job.trained.file.path
 
 
 def still(
@@ -135,19 +226,35 @@ def still(
     path: str,
     *,
     frame: int = 0,
+    preset: Preset = "fast",
+    n_exp_down: int | None = None,
+    n_exp_up: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    alpha: float | None = None,
+    seed: int | None = None,
+    still: bool = False,
+    train_range: list[int] | None = None,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    matrix_in: str = "",
+    transfer_in: str = "",
+    range_in: str = "",
+    cache: str | None = None,
+    weights: str = "",
+    train: bool = True,
     strength: float = 1.0,
     peak: float = 0.0,
-    white: float = exr.SDR_WHITE_NITS,
-    **learning: Any,
+    white: float = SDR_WHITE_NITS,
+    tile: list[int] | None = None,
+    tile_pad: int | None = None,
 ) -> Path:
     """One frame's expansion as a picture to share: core.zhdrv.Still.
 
     Args:
-        clip: as for `expand`.
+        clip: as for `expand`; so are all other arguments.
         path: a file that ends in .jpg (Ultra HDR), .avif, .jxl, .png or .exr; what is there is replaced.
         frame: its number in the clip, from 0.
-        strength, peak, white: as for `expand`.
-        learning: the arguments of `prepare`.
 
     Returns:
         `path`.
@@ -156,18 +263,15 @@ def still(
         Refused, Failed: as `expand`; or the clip has no such frame, or `path` ends otherwise.
         OSError: the picture can't be written.
     """
-    light.check_look(strength, peak, white)
-    target = Path(path).expanduser()
+    options = dict(locals())
+    look = _look_of(options)
+    target, number = Path(options.pop("path")).expanduser(), options.pop("frame")
     stills.check_path("path", target)
-    if not 0 <= frame < clip.num_frames:
-        raise Refused(f"frame must be from 0 to {clip.num_frames - 1}, not {frame}")
-    job = _prepared(clip, "call", learning)
-
-    def compute(expander: Expander, planes: frames.Planes) -> frames.Computed:
-        return light.looked(expander.brighten, planes, strength, peak, white)
-
-    before, after = (pixels_of(node, frame) for node in (job.linear(), job.expand(compute)))
-    stills.write(target, stills.Still(before, after, job.colour.primaries, white))
+    if not 0 <= number < clip.num_frames:
+        raise Refused(f"frame must be from 0 to {clip.num_frames - 1}, not {number}")
+    job = _prepared({**options, "when": "call"})
+    before, after = (pixels_of(node, number) for node in (job.linear(), job.expand_with(look)))
+    stills.write(target, stills.Still(before, after, job.request.colour.primaries, white))
     return target
 
 
@@ -181,11 +285,11 @@ def write_exr(
     clip: vs.VideoNode,
     filename: str,
     *,
-    compression: str = "zip",
+    compression: Compression = "zip",
     half: bool = True,
     first: int = 0,
     overwrite: bool = False,
-    white: float = exr.SDR_WHITE_NITS,
+    white: float = SDR_WHITE_NITS,
 ) -> vs.VideoNode:
     """Pass frames through and write each one that is requested as an OpenEXR file: core.zhdrv.WriteEXR.
 
@@ -201,13 +305,13 @@ def write_exr(
     Raises:
         Refused: an argument or the clip's format can't be used.
     """
-    frames.check_linear(clip)
+    check_linear(clip)
     header = exr.Header(compression=compression, half=half, white=white, first=first)
     sequence = exr.Sequence(Path(filename).expanduser(), header, overwrite=overwrite)
 
     def write(n: int, pixels: Pixels, props: Props) -> None:
         if sequence.header is header:  # the first frame describes it: to ask for one before might train on a clip
-            sequence.header = exr.described(header, frames.linear_primaries(props), clip.fps, props)
+            sequence.header = exr.described(header, linear_primaries(props), clip.fps, props)
         done, lost = sequence.written + sequence.skipped, sequence.clamped + sequence.invalid
         sequence.write(n, pixels)
         if not lost and sequence.clamped + sequence.invalid:
@@ -221,7 +325,7 @@ def write_exr(
                 f"{sequence.clamped} values too large clamped, {sequence.invalid} no numbers set to 0"
             )
 
-    return frames.on_passing(clip, write)
+    return clips.on_passing(clip, write)
 
 
 def version() -> dict[str, str]:
@@ -229,25 +333,31 @@ def version() -> dict[str, str]:
     from vszhdrv.zhdrv.hardware import choose_device
 
     return {
-        "version": vszhdrv.__version__,
+        "version": __version__,
         "torch": installed_version("torch"),
         "device": str(choose_device("auto")),
-        "path": str(Path(vszhdrv.__file__).parent),
+        "path": str(Path(__file__).parents[1]),
     }
 
 
-def _prepared(clip: vs.VideoNode, when: str, learning: dict[str, Any]) -> Job:
-    """The clip's job, which has learned already unless that is for the first frame to do."""
+def _look_of(options: dict[str, Any]) -> Look:
+    """The look that a function's arguments ask for; they are taken out of `options`."""
+    return Look(options.pop("strength"), options.pop("peak"), options.pop("white"))
+
+
+def _prepared(options: dict[str, Any]) -> Job:
+    """The job for a function's arguments: with its network, unless the first frame is to see to that."""
+    when = options.pop("when")
     if when not in ("call", "frame"):
         raise Refused(f"when must be call or frame, not {when!r}")
-    job = prepare(clip, **learning)
+    job = prepare(**options)
     if when == "call":
-        follow(job.learn())
+        follow(job.train())
     return job
 
 
 def follow(events: Generator[Event]) -> None:
-    """Let a job learn; tell of it by a bar where standard error is a terminal, else in VapourSynth's log."""
+    """Let a job train; tell of it by a bar where standard error is a terminal, else in VapourSynth's log."""
     with closing(events), Meters(log, LOG_SECONDS, GAP_SECONDS) as meters:
         for event in events:
             if event.kind == "estimate":

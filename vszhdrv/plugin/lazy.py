@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Literal
 
 import vapoursynth as vs
 
+from .clips import planes_of
 from .errors import FrameError, in_callback
-from .frames import planes_of
+from .workers import Pixels
 
 if TYPE_CHECKING:
-    from .frames import Pixels, Props
+    from .clips import Props
 
 _ending = threading.Event()
 atexit.register(_ending.set)  # runs before VapourSynth's own, which waits for the frames that are under way

@@ -76,16 +76,16 @@ def subject_of(
     traits = Traits.from_header(metadata)
     return Subject(
         name,
-        (job.clip.width, job.clip.height),
-        range(job.clip.num_frames) if frames is None else frames,
-        job.clip.num_frames,
-        job.colour.primaries,
+        (job.request.clip.width, job.request.clip.height),
+        range(job.request.clip.num_frames) if frames is None else frames,
+        job.request.clip.num_frames,
+        job.request.colour.primaries,
         white,
         (traits.white * traits.clip_point) ** 2.2,
         metadata,
         params,
         written,
-        first_epochs=job.config.first_epochs,
+        first_epochs=job.request.config.first_epochs,
         known=known,
     )
 

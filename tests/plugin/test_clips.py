@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vszhdrv.errors import Failed, Refused
-from vszhdrv.plugin import frames
-from vszhdrv.plugin.frames import Streams, digest, digest_positions, on_request, read
+from vszhdrv.plugin.clips import digest, digest_positions, on_request, read
+from vszhdrv.plugin.workers import Streams
 
 core = vs.core
 
-HEADER = "import vapoursynth as vs\nfrom vszhdrv.plugin import frames\n"
+HEADER = "import vapoursynth as vs\nfrom vszhdrv.plugin import clips, workers\n"
 
 
 def filled(clip: vs.VideoNode, value: Callable[[int], Any], calls: list[int] | None = None) -> vs.VideoNode:
@@ -107,7 +107,7 @@ def test_read_inside_a_frame_callback_does_not_block_the_thread_it_waits_for(run
         + "vs.core.num_threads = 1\n"
         + "clip = vs.core.std.BlankClip(format=vs.RGB24, length=9)\n"
         + "slow = clip.std.ModifyFrame(clip, lambda n, f: f)\n"
-        + "expanded = clip.std.FrameEval(lambda n: clip[len(list(frames.read(slow, range(9)))) - 9 + n])\n"
+        + "expanded = clip.std.FrameEval(lambda n: clip[len(list(clips.read(slow, range(9)))) - 9 + n])\n"
         + "expanded.get_frame(3).close()\n"
     )
     assert ended.returncode == 0, ended.stderr
@@ -229,7 +229,7 @@ def test_one_thread_computes_for_all_clips_of_one_stream(run_python: Callable[..
         + "    inside.release()\n"
         + "    return planes\n"
         + "clip = vs.core.std.BlankClip(format=vs.RGBS, length=12)\n"
-        + "both = [frames.on_request(clip, function), frames.on_request(clip, function)]\n"
+        + "both = [clips.on_request(clip, function), clips.on_request(clip, function)]\n"
         + "for request in [each.get_frame_async(n) for n in range(12) for each in both]: request.result().close()\n"
         + "((thread, name),) = seen\n"
         + "print(name, thread != threading.get_ident())\n"
@@ -384,7 +384,7 @@ def test_a_process_ends_while_frames_are_being_computed(
         + "import time\n"
         + "clip = vs.core.std.BlankClip(format=vs.RGBS, length=99)\n"
         + "def compute(planes):\n    time.sleep(0.1)\n    return planes\n"
-        + f"slow = frames.on_request(clip, compute, streams=lambda: frames.Streams({count}, {here}))\n"
+        + f"slow = clips.on_request(clip, compute, streams=lambda: workers.Streams({count}, {here}))\n"
         + "requests = [slow.get_frame_async(n) for n in range(9)]\n"
         + f"for n in range({taken}): requests[n].result()\n"
         + "print('the end')\n"
@@ -397,7 +397,7 @@ def test_vspipe_prints_the_sentence(run_vspipe: Callable[..., Any]) -> None:
         "from vszhdrv.errors import Refused\n"
         "def fail(array):\n    raise Refused('no light')\n"
         "clip = vs.core.std.BlankClip(format=vs.RGBS, length=3)\n"
-        "frames.on_request(clip, fail).set_output()\n"
+        "clips.on_request(clip, fail).set_output()\n"
     )
     ended = run_vspipe(script, ".")
     assert ended.returncode == 1
@@ -408,7 +408,3 @@ def test_vspipe_prints_the_sentence(run_vspipe: Callable[..., Any]) -> None:
 def test_importing_leaves_torch_alone(run_python: Callable[..., Any]) -> None:
     ended = run_python(HEADER + "import sys\nprint('torch' in sys.modules)\n")
     assert ended.stdout == "False\n", ended.stderr
-
-
-def test_one_place_to_look() -> None:
-    assert all(hasattr(frames, name) for name in frames.__all__)

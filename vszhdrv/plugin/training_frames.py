@@ -1,7 +1,7 @@
-"""What is learned from: which of a clip's frames, and what becomes of them before a training sees them.
+"""The training frames: which of a clip's frames are trained on, and how they are prepared.
 
-Apart from learning.py because that is about one training among many processes, and this about pictures. It reads
-nothing itself: `gather` yields what it wants read, so that it can be done at once or in a frame callback (lazy.py).
+Apart from job.py because that is about one training among many processes, and this about pictures. It reads nothing
+itself: `choose` yields what it wants read, so that it can be done at once or in a frame callback (lazy.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import vapoursynth as vs
 
-from . import frames
+from .colour import Colour, to_encoded
 from .lazy import Reading
 from .log import log, warn
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.footage import TrainingFrames
     from vszhdrv.zhdrv.shots import Glance
 
-    from .frames import Pixels, Props
+    from .clips import Props
+    from .request import Request
+    from .workers import Pixels
 
 Pairs = Sequence[tuple[int, int]]
 """For each frame that was drawn, the places of itself and its companion among those that are held."""
@@ -32,36 +34,36 @@ MEMORY_BYTES = 2 * 2**30
 """The training frames that are held in memory take no more; larger ones are held scaled down."""
 
 
-def gather(
-    clip: vs.VideoNode, taught: range, colour: frames.Colour, config: Config
-) -> Generator[Reading, None, TrainingFrames]:
-    """Choose among the frames `taught` of a clip and hold them: the generator's value is what to learn from."""
+def choose(request: Request) -> Generator[Reading, None, TrainingFrames]:
+    """Choose the frames to train on and hold them: they are the generator's value."""
     from vszhdrv.zhdrv import choosing
 
-    count = choosing.frames_to_draw(len(taught), config)
-    source = encoded(clip, colour, count * (2 if config.alpha > 0 else 1))[taught.start : taught.stop]
+    config, numbers_of = request.config, request.training_range
+    count = choosing.frames_to_draw(len(numbers_of), config)
+    pictures = count * (2 if config.alpha > 0 else 1)
+    source = encoded(request.clip, request.colour, pictures)[numbers_of.start : numbers_of.stop]
     drawn = yield from _draw(source, count, config)
     if config.alpha > 0:
-        numbers, pairs = choosing.with_successors(drawn, len(taught))
+        numbers, pairs = choosing.with_successors(drawn, len(numbers_of))
     else:
         numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
     pixels, glances = yield from _hold(source, numbers, glancing=config.alpha > 0)
     if config.alpha > 0:
         pairs = choosing.within_shots(pairs, glances)
-    positions = [taught[number] for number in numbers]
-    material = replace(_pictures(pixels, pairs, positions, config), numbers=tuple(positions))
-    _tell(material)
-    return material
+    positions = [numbers_of[number] for number in numbers]
+    chosen = replace(_prepared(pixels, pairs, positions, config), numbers=tuple(positions))
+    _tell(chosen)
+    return chosen
 
 
-def encoded(clip: vs.VideoNode, colour: frames.Colour, count: int) -> vs.VideoNode:
+def encoded(clip: vs.VideoNode, colour: Colour, count: int) -> vs.VideoNode:
     """The clip in the working encoding, small enough that `count` of its frames fit into MEMORY_BYTES."""
     bytes_per_pixel = 3 * (1 if clip.format.bits_per_sample == 8 else 2)
     scale = math.sqrt(MEMORY_BYTES / (count * clip.width * clip.height * bytes_per_pixel))
     if scale >= 1:
-        return frames.to_encoded(clip, colour)
+        return to_encoded(clip, colour)
     width, height = (max(16, int(size * scale)) for size in (clip.width, clip.height))
-    return frames.to_encoded(clip, colour, width=width, height=height)
+    return to_encoded(clip, colour, width=width, height=height)
 
 
 def _full(source: vs.VideoNode) -> int:
@@ -70,7 +72,7 @@ def _full(source: vs.VideoNode) -> int:
 
 
 def _draw(source: vs.VideoNode, count: int, config: Config) -> Generator[Reading, None, list[int]]:
-    """The numbers of the frames to learn from; frames are scored where there are more than `count` candidates."""
+    """The numbers of the frames to train on; frames are scored where there are more than `count` candidates."""
     from vszhdrv.zhdrv import choosing
     from vszhdrv.zhdrv.shots import Glance, shots_of
 
@@ -111,7 +113,7 @@ def _hold(
     return pixels, glances
 
 
-def _pictures(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config) -> TrainingFrames:
+def _prepared(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config) -> TrainingFrames:
     """The frames at these positions of the clip as the training wants them; predicted stops want more than `paper`.
 
     That is: without what is no picture, white where the clip clips, and whether compression has left that uneven.
@@ -132,18 +134,18 @@ def _pictures(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Co
     white = footage.clip_point(pixels)
     found = torch.from_numpy(footage.rescaled(pixels, white))
     traits = footage.Traits(overlays or None, white, grey=footage.is_grey(found))
-    training_frames = footage.TrainingFrames(found, tuple(pairs), traits)
-    compressed = compression.shows(training_frames, config)
-    return replace(training_frames, traits=replace(traits, compressed=compressed))
+    chosen = footage.TrainingFrames(found, tuple(pairs), traits)
+    compressed = compression.shows(chosen, config)
+    return replace(chosen, traits=replace(traits, compressed=compressed))
 
 
-def _tell(material: TrainingFrames) -> None:
-    """What there is to say about the frames before they are learned from."""
+def _tell(chosen: TrainingFrames) -> None:
+    """What there is to say about the frames before they are trained on."""
     from vszhdrv.zhdrv import footage
 
-    if not footage.clips(material):  # what is not trained on may clip, and be made brighter
-        warn("nothing in the frames to train on clips: there is little to learn")
-    elif footage.all_clips(material):
+    if not footage.clips(chosen):  # what is not trained on may clip, and be made brighter
+        warn("nothing in the frames to train on clips: there is little to train on")
+    elif footage.all_clips(chosen):
         warn("all of the frames to train on clips: nothing in them shows what is hidden, and the result is a guess")
-    if material.traits.compressed:
-        log("white is uneven, as compression leaves it: learning from pictures that are compressed as well")
+    if chosen.traits.compressed:
+        log("white is uneven, as compression leaves it: training on pictures that are compressed as well")

@@ -2,61 +2,28 @@
 
 `read` and `digest` are for a filter's constructor: they request frames and wait for them. (lazy.py has the other way.)
 `on_request` is the other way round: a clip whose frames are computed when somebody asks for them. What the codes of a
-frame mean is colour.py's subject; its functions are found here too, so that a caller has one place to look.
+frame mean is colour.py's subject.
 """
 
-import atexit
 import hashlib
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import vapoursynth as vs
 
 from vszhdrv.errors import Failed, message
 
-from .colour import (
-    Colour,
-    as_data,
-    check_clip,
-    check_linear,
-    check_names,
-    linear_primaries,
-    resolve_colour,
-    to_encoded,
-    to_linear,
-)
-from .errors import FrameError, in_callback
+from .colour import as_data
+from .errors import in_callback
+from .workers import Computed, Pixels, Planes, Streams, workers
 
-__all__ = [
-    "Colour", "Digest", "FrameError", "Streams", "check_clip", "check_linear", "check_names", "digest",
-    "digest_positions", "linear_primaries", "on_passing", "on_request", "planes_of", "read", "resolve_colour",
-    "to_encoded", "to_linear",
-]  # fmt: skip
-
-Pixels = npt.NDArray[Any]
 Props = Mapping[str, Any]
-Planes = list[Pixels]
-Computed = Planes | Pixels | tuple[Planes | Pixels, Mapping[str, Any]]
-_Task = tuple[Future[Computed], Callable[[Planes], Computed], Planes]
-
-
-@dataclass(frozen=True)
-class Streams:
-    """How frames are computed on request."""
-
-    count: int = 1
-    """How many at the same time, 1 or more."""
-    here: bool = False
-    """On VapourSynth's own threads, which pays where one thread computes a frame: none has to be woken for it."""
 
 
 _DIGEST_RUNS = 4
@@ -161,7 +128,7 @@ def on_request(
         for target, source in zip(own, planes_of(f), strict=True):
             np.copyto(target, source)  # f.copy() would copy when it is written to, and hold Python's lock meanwhile
         with in_callback(f"frame {n}: "):
-            computed = _workers.run(chosen, function, own)
+            computed = workers.run(chosen, function, own)
         pixels, props = computed if isinstance(computed, tuple) else (computed, {})
         frame = light if planes == 3 else vs.core.create_video_frame(vs.GRAYS, f.width, f.height)
         frame.props = {**f.props, **props}
@@ -237,77 +204,3 @@ def _requested(clip: vs.VideoNode, positions: Sequence[int]) -> Generator[vs.Vid
         for _, request in waiting:
             with suppress(vs.Error):
                 request.result().close()
-
-
-class _Workers:
-    """Where frames are computed: on threads of our own, as many as one clip has streams, started when needed, or on
-    those of VapourSynth. Either way none is left half-way when the process ends."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._lock = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._here = 0
-        """Frames that VapourSynth's threads are computing."""
-        self._ending = False
-        atexit.register(self._end)
-
-    def run(self, streams: Streams, function: Callable[[Planes], Computed], planes: Planes) -> Computed:
-        """function(planes), computed as `streams` says; its exception too comes out here."""
-        if streams.here:
-            return self._compute(function, planes)
-        done: Future[Computed] = Future()
-        with self._lock:
-            if self._ending:
-                raise FrameError("the process is ending")
-            while len(self._threads) < streams.count:
-                thread = threading.Thread(target=self._serve, name="zhdrv", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # an interpreter that ends starts none, before it tells us
-                    raise FrameError("the process is ending") from None
-                self._threads.append(thread)
-            self._work.put((done, function, planes))
-        return done.result()
-
-    def _compute(self, function: Callable[[Planes], Computed], planes: Planes) -> Computed:
-        with self._lock:
-            if self._ending:
-                raise FrameError("the process is ending")
-            self._here += 1
-        try:
-            return function(planes)
-        finally:
-            with self._lock:
-                self._here -= 1
-                self._lock.notify_all()
-
-    def _serve(self) -> None:
-        while task := self._work.get():
-            done, function, planes = task
-            try:
-                done.set_result(function(planes))
-            except BaseException as error:
-                done.set_exception(error)
-            del task, done, function, planes  # waiting must not keep a network, or a core, alive
-
-    def _end(self) -> None:
-        """Finish the frames at hand and fail the others.
-
-        The interpreter stops daemon threads where they are, and would leave VapourSynth's threads waiting for these
-        for ever; it waits for other threads before this is called.
-        """
-        with self._lock:
-            self._ending = True
-        with suppress(queue.Empty):
-            while task := self._work.get_nowait():
-                task[0].set_exception(FrameError("the process is ending"))
-        for _ in self._threads:
-            self._work.put(None)
-        for thread in self._threads:
-            thread.join()
-        with self._lock:
-            self._lock.wait_for(lambda: not self._here)
-
-
-_workers = _Workers()

@@ -8,8 +8,8 @@ import pytest
 import torch
 import vapoursynth as vs
 
-from vszhdrv.plugin import frames, material
-from vszhdrv.plugin.learning import prepare
+from vszhdrv.plugin import clips, colour, training_frames
+from vszhdrv.plugin.job import prepare
 from vszhdrv.zhdrv import footage
 
 MakeClip = Callable[..., Any]
@@ -18,7 +18,7 @@ MakeClip = Callable[..., Any]
 def gathered(clip: Any, **arguments: Any) -> tuple[footage.TrainingFrames, list[list[int]]]:
     """What is learned from, and the positions of every batch of frames that was read for it."""
     job = prepare(clip, device="cpu", **arguments)
-    readings = material.gather(job.clip, job.taught, job.colour, job.config)
+    readings = training_frames.choose(job.request)
     read: list[list[int]] = []
     while True:
         try:
@@ -26,7 +26,7 @@ def gathered(clip: Any, **arguments: Any) -> tuple[footage.TrainingFrames, list[
         except StopIteration as end:
             return end.value, read
         read.append(list(reading.positions))
-        for place, (planes, props) in enumerate(frames.read(reading.clip, reading.positions)):
+        for place, (planes, props) in enumerate(clips.read(reading.clip, reading.positions)):
             reading.take(place, planes, props)
 
 
@@ -99,19 +99,19 @@ def test_frames_are_held_in_the_working_encoding_at_the_sources_depth(
     clip = make_clip(format, length=2)
     held, _ = gathered(clip)
     assert (held.pixels.dtype, held.pixels.shape) == (dtype, (2, 3, 48, 64))
-    light, _ = next(frames.read(frames.to_linear(clip, prepare(clip).colour), [1]))
+    light, _ = next(clips.read(colour.to_linear(clip, prepare(clip).colour), [1]))
     expected = np.clip(light, 0, 1) ** (1 / 2.2)
     assert np.abs(footage.scaled(held.pixels[1]).numpy() - expected).max() <= tolerance + 1e-6
 
 
 def test_frames_that_would_not_fit_are_held_smaller(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
     def encoded(clip: Any) -> vs.VideoNode:
-        return material.encoded(clip, prepare(clip).colour, 6)
+        return training_frames.encoded(clip, prepare(clip).colour, 6)
 
     clip = make_clip(width=128, height=96)
     whole = encoded(clip)
     assert (whole.width, whole.height) == (128, 96)
-    monkeypatch.setattr(material, "MEMORY_BYTES", 6 * 64 * 48 * 3)
+    monkeypatch.setattr(training_frames, "MEMORY_BYTES", 6 * 64 * 48 * 3)
     held = encoded(clip)
     assert (held.width, held.height) == (64, 48)
     deep = encoded(make_clip(vs.RGB48, 128, 96))
