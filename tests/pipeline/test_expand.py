@@ -131,7 +131,7 @@ def test_each_refusal_is_a_sentence_under_vspipe_too(run: Process, home: Path) -
     said = "zhdrv.Expand: clip must have 2 frames or more, not 1: set still (--data_type image) to expand a picture"
     assert all(line.endswith(said) for line in lines[len(REFUSALS) :] if "zhdrv.Expand: " in line)
     assert lines[-1].endswith(said)
-    assert not any("functions.py" in line or "learning.py" in line for line in lines)
+    assert not any("functions.py" in line or "job.py" in line for line in lines)
     assert not (home / "refused").exists()
 
 

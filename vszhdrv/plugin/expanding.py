@@ -1,6 +1,6 @@
 """From a trained network to a clip whose frames it expands on request.
 
-Apart from learning.py because what happens at every frame has nothing to do with how the network was come by. torch is
+Apart from job.py because the work at every frame has nothing to do with how the network was made. torch is
 imported at the first frame.
 """
 
