@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import vapoursynth as vs
-from vszhdrv.plugin.learning import prepare
 
+from vszhdrv.plugin.job import prepare
 from vszhdrv.store import weight_files
 
 FILE = Path(__file__).parent.parent / "data" / "trained_before.safetensors"
@@ -35,13 +35,16 @@ def panning() -> Any:
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 def test_a_clip_and_its_settings_have_the_key_that_they_had(preset: str) -> None:
     epochs = {"fast": 1}.get(preset)
-    assert prepare(panning(), preset=preset, epochs=epochs, cache="").key == KEYS[preset]
+    assert prepare(panning(), preset=preset, epochs=epochs, cache="").request.key == KEYS[preset]
 
 
 def test_the_key_is_of_the_facts_that_the_file_names() -> None:
     metadata = weight_files.read_metadata(FILE)
     job = prepare(panning(), epochs=1, cache="")
-    assert (metadata["key"], json.loads(metadata["facts"])) == (job.key, json.loads(json.dumps(job.facts)))
+    assert (metadata["key"], json.loads(metadata["facts"])) == (
+        job.request.key,
+        json.loads(json.dumps(job.request.facts)),
+    )
 
 
 def test_a_network_trained_before_is_found_and_used(tmp_path: Path) -> None:
