@@ -86,11 +86,16 @@ def test_no_imports_run_in_a_circle() -> None:
 
 def test_the_picture_is_the_disk() -> None:
     listing = (ROOT / "docs" / "architecture.md").read_text().split("## Layout")[1].split("\n## ")[0]
-    drawn, folder = set(), ""
+    drawn, folders = set(), [""]
     for line in listing.split("    vszhdrv/\n")[1].split("    scripts/")[0].splitlines():
-        if match := re.match(r"^      (\w+)/", line):
-            folder = match[1]
-        elif match := re.match(r"^( {6}| {8})(\w+)\.py\b", line):
-            drawn.add(f"{folder}/{match[2]}.py" if len(match[1]) == 8 else f"{match[2]}.py")
+        match = re.match(r"^(?P<indent> +)(?P<name>\w+)(?P<kind>/|\.py\b)", line)
+        if match is None:
+            continue
+        depth = (len(match["indent"]) - 6) // 2
+        folders[depth + 1 :] = []
+        if match["kind"] == "/":
+            folders.append(f"{folders[depth]}{match['name']}/")
+        else:
+            drawn.add(f"{folders[depth]}{match['name']}.py")
     packages = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("__init__.py")} - {"__init__.py"}
     assert drawn == {str(path.relative_to(PACKAGE)) for path in MODULES.values()} - packages

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import TextIO
 
@@ -19,17 +20,15 @@ IMPATIENCE_SECONDS = 2.0
 _first_signal: float | None = None
 
 
-def run() -> int:
-    """Run the command line on sys.argv and return its exit code: what `zhdrv` and `python -m vszhdrv` are."""
+def run(load: Callable[[], Callable[[], int]]) -> int:
+    """Run the command line that `load` imports, on sys.argv, and return its exit code."""
     _open_streams()
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stays ignored
             signal.signal(number, _on_signal)
     try:
-        from vszhdrv.command.cli import main
-
-        code = main()
+        code = load()()
     except SystemExit as end:  # argparse's
         code = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:
