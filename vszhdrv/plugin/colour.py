@@ -8,7 +8,7 @@ VapourSynth.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import vapoursynth as vs
@@ -35,6 +35,7 @@ PRIMARIES = {
     "st431-2": 11, "st432-1": 12, "ebu3213-e": 22,
 }  # fmt: skip
 RANGES = {"limited": 0, "full": 1}
+ARGUMENTS = {"matrix_in": MATRICES, "transfer_in": TRANSFERS, "range_in": RANGES}
 
 CAMERA = "camera"  # transfer_in's one value that resize does not have
 
@@ -152,45 +153,71 @@ def resolve_colour(
     Raises:
         Refused: an unknown name or code; values that contradict the format; a clip that is HDR already.
     """
+    codes = {
+        "matrix_in": matrix_in,
+        "transfer_in": None if transfer_in == CAMERA else transfer_in,
+        "range_in": range_in,
+    }
+    said = _said(clip, {name: _code(name, value, ARGUMENTS[name]) for name, value in codes.items()}, warn)
+    _refuse_contradictions(clip, said)
+    camera = transfer_in == CAMERA
+    if camera and said.transfer not in (None, *_CAMERA_CURVES):
+        named = _named(said.transfer, TRANSFERS)
+        warn(f"the clip's _Transfer, {named}, has no camera curve and wins over transfer_in=camera")
+        camera = False
+    return _completed(clip, said, camera, warn)
+
+
+class _Said(NamedTuple):
+    """What properties and arguments say of a clip's colour, as ITU codes; None: nothing."""
+
+    matrix: int | None
+    transfer: int | None
+    primaries: int | None
+    range: int | None
+
+
+def _said(clip: vs.VideoNode, arguments: Mapping[str, int | None], warn: Callable[[str], None]) -> _Said:
+    """By frame 0's properties, and by the arguments' codes where these say nothing."""
     with clip.get_frame(0) as frame:
         props = dict(frame.props)
-    family, name = clip.format.color_family, clip.format.name
-    if family == vs.GRAY and props.get("_Matrix") == _RGB:
+    if clip.format.color_family == vs.GRAY and props.get("_Matrix") == _RGB:
         del props["_Matrix"]  # harmless: grey has no colour difference to decode, readers of pictures tag it so
-    camera = transfer_in == CAMERA
-    matrix = _settle("matrix", props, _code("matrix_in", matrix_in, MATRICES), MATRICES, warn)
-    curve = None if camera else _code("transfer_in", transfer_in, TRANSFERS)
-    transfer = _settle("transfer", props, curve, TRANSFERS, warn)
-    primaries = _settle("primaries", props, None, PRIMARIES, warn)
-    value_range = _settle("range", props, _code("range_in", range_in, RANGES), RANGES, warn)
+    return _Said(
+        matrix=_settle("matrix", props, arguments["matrix_in"], MATRICES, warn),
+        transfer=_settle("transfer", props, arguments["transfer_in"], TRANSFERS, warn),
+        primaries=_settle("primaries", props, None, PRIMARIES, warn),
+        range=_settle("range", props, arguments["range_in"], RANGES, warn),
+    )
 
-    if family == vs.RGB and matrix not in (None, _RGB):
-        raise Refused(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for YUV")
-    if family != vs.RGB and matrix == _RGB:
-        raise Refused(f"the clip's format is {name} but its matrix is {_named(matrix, MATRICES)}, which is for RGB")
-    if transfer in _HDR:
-        raise Refused(f"the clip is HDR already, its transfer is {_named(transfer, TRANSFERS)}: expand SDR clips")
-    if matrix == _ICTCP:
-        raise Refused(f"the clip is HDR already, its matrix is {_named(matrix, MATRICES)}: expand SDR clips")
-    if transfer == _LINEAR and clip.format.bits_per_sample == 8:
+
+def _refuse_contradictions(clip: vs.VideoNode, said: _Said) -> None:
+    """Raises Refused where the clip's format can't have the colour that is said, or the clip is HDR already."""
+    is_rgb, name = clip.format.color_family == vs.RGB, clip.format.name
+    if said.matrix is not None and is_rgb != (said.matrix == _RGB):
+        other = "YUV" if is_rgb else "RGB"
+        matrix = _named(said.matrix, MATRICES)
+        raise Refused(f"the clip's format is {name} but its matrix is {matrix}, which is for {other}")
+    if said.transfer in _HDR:
+        raise Refused(f"the clip is HDR already, its transfer is {_named(said.transfer, TRANSFERS)}: expand SDR clips")
+    if said.matrix == _ICTCP:
+        raise Refused(f"the clip is HDR already, its matrix is {_named(said.matrix, MATRICES)}: expand SDR clips")
+    if said.transfer == _LINEAR and clip.format.bits_per_sample == 8:
         raise Refused(f"the clip's transfer is linear (8) but its format is {name}: 8 bits cannot hold linear light")
 
-    if camera and transfer not in (None, *_CAMERA_CURVES):
-        warn(
-            f"the clip's _Transfer, {_named(transfer, TRANSFERS)}, has no camera curve and wins over transfer_in=camera"
-        )
-        camera = False
-    guesses = {}
-    if matrix is None and family == vs.RGB:
-        matrix = _RGB
+
+def _completed(clip: vs.VideoNode, said: _Said, camera: bool, warn: Callable[[str], None]) -> Colour:
+    """What is said, completed by the field's habits; one warning tells of the guesses."""
+    is_rgb = clip.format.color_family == vs.RGB
+    matrix, transfer, guesses = said.matrix, said.transfer, {}
     if matrix is None:
-        matrix = _601 if clip.height <= 576 and clip.width < 1280 else _709
-        guesses["matrix"] = f"{_named(matrix, MATRICES)} by its size, {clip.width}x{clip.height}"
-    if transfer is None and family == vs.RGB and not camera:
-        transfer = _SRGB
+        is_small = clip.height <= 576 and clip.width < 1280
+        matrix = _RGB if is_rgb else _601 if is_small else _709
+        if not is_rgb:
+            guesses["matrix"] = f"{_named(matrix, MATRICES)} by its size, {clip.width}x{clip.height}"
     if transfer is None:
-        transfer = _709
-        if not camera:
+        transfer = _SRGB if is_rgb and not camera else _709
+        if not (is_rgb or camera):
             guesses["transfer"] = _named(transfer, TRANSFERS)
     if guesses:
         taken = " and ".join(f"{kind} {value}" for kind, value in guesses.items())
@@ -201,11 +228,9 @@ def resolve_colour(
             f"the clip's matrix is {_named(matrix, MATRICES)}, which is not defined for its transfer, "
             f"{_named(transfer, TRANSFERS)}"
         )
-    if primaries is None:
-        primaries = _PRIMARIES_OF_MATRIX.get(matrix, 1)
-    if value_range is None:
-        value_range = 0 if family != vs.RGB and clip.format.sample_type == vs.INTEGER else 1
-    return Colour(matrix, transfer, primaries, value_range, camera)
+    primaries = _PRIMARIES_OF_MATRIX.get(matrix, 1) if said.primaries is None else said.primaries
+    usual_range = 0 if not is_rgb and clip.format.sample_type == vs.INTEGER else 1
+    return Colour(matrix, transfer, primaries, usual_range if said.range is None else said.range, camera)
 
 
 def check_linear(clip: Any) -> None:
