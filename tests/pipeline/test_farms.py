@@ -46,7 +46,7 @@ def assert_whole(runs: Path, expected: list[np.ndarray] | None = None) -> list[n
     """One run folder with all that belongs there and nothing else; its frames."""
     (only,) = runs.iterdir()
     assert {path.name for path in only.iterdir()} == {
-        "ckpt", "logs.csv", "params.csv", "preview.png", "recs", "shot_exr",
+        "ckpt", "frames.csv", "logs.csv", "params.csv", "preview.jpg", "preview.png", "recs", "report.html", "shot_exr",
     }  # fmt: skip
     files = sorted((only / "shot_exr").iterdir())
     assert [path.name for path in files] == [f"shot.{n:06d}.exr" for n in range(LENGTH)]
