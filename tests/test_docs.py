@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from vszhdrv.plugin.job import prepare
 from vszhdrv.zhdrv.config import PRESETS
 
 ROOT = Path(__file__).parents[1]
+sentences = runpy.run_path(str(ROOT / "scripts" / "sentences.py"))["sentences"]
 README = (ROOT / "README.md").read_text()
 COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text()
 PARSERS = {
@@ -169,3 +171,10 @@ def test_the_encoding_pages_commands_hold_the_lines_they_ask_for() -> None:
             words = shlex.split(words[words.index("-v") + 1])
         expected = shlex.split(line)
         assert any(words[n : n + len(expected)] == expected for n in range(len(words)))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/farms.md", "docs/performance.md"])
+def test_sentences_are_short(page: str) -> None:
+    counts = sentences((ROOT / page).read_text())
+    assert sum(counts) / len(counts) <= 16
+    assert sum(count > 30 for count in counts) <= 0.05 * len(counts)
