@@ -113,8 +113,8 @@ def expander(
     plane; others may be found to be black and white.
     """
     from vszhdrv.zhdrv.expansion import Expander
-    from vszhdrv.zhdrv.footage import Traits
     from vszhdrv.zhdrv.network import network_of
+    from vszhdrv.zhdrv.traits import Traits
 
     traits = Traits.from_header(metadata)
     return Expander(

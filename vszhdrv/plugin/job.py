@@ -28,7 +28,7 @@ from vszhdrv.store.weight_files import WeightFile
 from vszhdrv.version import __version__
 from vszhdrv.zhdrv.config import Config
 
-from . import clips, expanding, lazy, training_frames
+from . import clips, expanding, fitting, lazy, training_frames
 from .colour import to_linear
 from .expanding import Computing
 from .lazy import Reading
@@ -119,7 +119,9 @@ def prepare(
         range_in=range_in,
     )
     given = read_given(Path(weights).expanduser(), request.config) if weights else None
-    return Job(request, Store(store_folder(cache), warn), train, given)
+    return Job(
+        request, Store(store_folder(cache), warn, lambda found: fitting.check(found, request.config)), train, given
+    )
 
 
 def _read(readings: Generator[Reading, None, TrainingFrames]) -> Generator[Event, None, TrainingFrames]:

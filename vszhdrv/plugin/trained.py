@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 from vszhdrv.errors import Refused
 from vszhdrv.store import weight_files
 from vszhdrv.store.weight_files import WeightFile
+
+from . import fitting
 
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.config import Config
@@ -52,14 +53,9 @@ def read_given(path: Path, config: Config) -> TrainedNetwork:
     """The user's own weights file. Raises Refused where it is missing, damaged, or of another architecture."""
     try:
         file = weight_files.read(path)
+        fitting.check(file, config)
     except OSError as error:
         raise Refused(f"weights must be a file of a trained network, and {path}: {error.strerror}") from error
     except Refused as error:
         raise Refused(f"weights can't be used: {error}") from error
-    metadata = file.metadata
-    if json.loads(metadata.get("network", "null")) != config.architecture.as_json():
-        raise Refused(
-            f"weights {path} hold another architecture than preset {config.preset!r} has for this frame size: they "
-            f"were trained with preset {metadata.get('preset')!r} and are {metadata.get('network')}"
-        )
-    return TrainedNetwork(metadata, file)
+    return TrainedNetwork(file.metadata, file)

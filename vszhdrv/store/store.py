@@ -129,9 +129,17 @@ class Store:
 
     The store keeps at most `size_limit` bytes (2 GiB unless VSZHDRV_CACHE_SIZE says otherwise; read here, Refused):
     when a network is added, those that were unused for longest go.
+
+    check: raises Refused for a file that is whole but no network as its key promises; it is then as good as damaged.
     """
 
-    def __init__(self, cache: Path | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cache: Path | None,
+        warn: Callable[[str], None],
+        check: Callable[[WeightFile], None] = lambda _: None,
+    ) -> None:
+        self._check = check
         self.networks = None if cache is None else cache / "networks"
         self._warn = warn
         self._warned: set[str] = set()
@@ -251,8 +259,8 @@ class Store:
 
     def _find(self, path: Path) -> WeightFile | None:
         try:
-            return _intact(path)
-        except Damaged as error:
+            return self._intact(path)
+        except Refused as error:
             try:
                 # Whoever holds the lock may be replacing this very file.
                 with _if_free(path.parent, _key(path)) as free:
@@ -266,14 +274,26 @@ class Store:
     def _intact_or_set_aside(self, path: Path) -> WeightFile | None:
         """With the lock held: `path` if it can be used."""
         try:
-            return _intact(path)
-        except Damaged as error:
+            return self._intact(path)
+        except Refused as error:
             self._set_aside(path, error)
         except OSError as error:
             self._warn_once(f"{path} can't be read ({error.strerror}); it is not used")
         return None
 
-    def _set_aside(self, path: Path, error: Damaged) -> None:
+    def _intact(self, path: Path) -> WeightFile | None:
+        """The network in this file, if there is one, marked as used now. Raises as `weight_files.read`."""
+        try:
+            found = weight_files.read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        self._check(found)
+        now = time.time_ns()  # finer than the clock that the system would stamp files with
+        with suppress(OSError):  # a read-only folder
+            os.utime(path, ns=(now, now))
+        return found
+
+    def _set_aside(self, path: Path, error: Refused) -> None:
         """With the lock held: take a damaged file out of the way; an earlier one of the same name is replaced."""
         key, kind = path.name.split(".", 1)
         aside = path.with_name(f"{key}.damaged.{kind}")
@@ -422,18 +442,6 @@ def _regular(path: Path) -> bool:
 
 def _unfinished(path: Path) -> bool:
     return path.suffix in (".tmp", files.PART)
-
-
-def _intact(path: Path) -> WeightFile | None:
-    """The network in this file, if there is one, marked as used now. Raises as `weight_files.read`."""
-    try:
-        found = weight_files.read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    now = time.time_ns()  # finer than the clock that the system would stamp files with
-    with suppress(OSError):  # a read-only folder
-        os.utime(path, ns=(now, now))
-    return found
 
 
 def _metadata(path: Path) -> dict[str, str] | None:

@@ -26,6 +26,7 @@ from vszhdrv import files
 from vszhdrv.files import Damaged
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 FORMAT = 2
@@ -57,6 +58,12 @@ class WeightFile:
     def tensors(self) -> dict[str, Tensor]:
         """The tensors, on the CPU. Whether they fit a network is the network's question."""
         from safetensors.torch import load
+
+        return load(self.content)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The same as NumPy's arrays, without torch."""
+        from safetensors.numpy import load
 
         return load(self.content)
 

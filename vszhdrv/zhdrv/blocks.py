@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .camera import CLIPPED
+from .working import CLIPPED
 
 Part = tuple[slice, slice]
 """Rows and columns of a picture."""

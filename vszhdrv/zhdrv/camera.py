@@ -12,14 +12,9 @@ import cv2
 import torch
 from torch import Tensor
 
-GAMMA = 2.2
-"""Exponent of the working encoding (the camera response assumed by the method)."""
-
-CLIPPED = 254.5 / 255
-"""Working values from which a channel counts as clipped: those that an 8-bit recording rounds to its highest code."""
-
-LUMA = (0.213, 0.715, 0.072)
-"""Weights of R, G and B in the method's luminance (ITU-R BT.709-6, rounded as in the paper's code)."""
+from .working import CLIPPED as CLIPPED
+from .working import GAMMA as GAMMA
+from .working import LUMA as LUMA
 
 
 def gain(stops: float) -> float:

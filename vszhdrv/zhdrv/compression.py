@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import camera, footage, sampling
-from .camera import CLIPPED
 from .config import Config
+from .working import CLIPPED
 
 BLOCK = 8
 """Side of the transform's blocks, in pixels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -47,6 +48,19 @@ class Architecture:
         levels = range(len(self.widths))
         blocks = sum(3 * 2**k for k in levels) + sum(2 * 2**k for k in levels[1:])
         return int(self.fold * blocks)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The names and shapes of the weights of `network.UNet`."""
+        widths, block = self.widths, self.fold**2
+        joined = (widths[-1], *(2 * width for width in reversed(widths[1:-1])))
+        sides = {"encoder": ((6 if self.head == "stops" else 3) * block, *widths), "decoder": widths[::-1]}
+        sizes = {f"encoder.{k}": (after, before, 3, 3) for k, (before, after) in enumerate(pairwise(sides["encoder"]))}
+        sizes |= {f"decoder.{k}": (after, joined[k], 3, 3) for k, after in enumerate(sides["decoder"][1:])}
+        sizes |= {"last": (widths[0], 2 * widths[0], 3, 3), "out": (3 * block, widths[0], 1, 1)}
+        found: dict[str, tuple[int, ...]] = {f"pools.{k}.mix": () for k in range(len(widths) - 1)}
+        for name, size in sizes.items():
+            found |= {f"{name}.weight": size, f"{name}.bias": size[:1]}
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """What the header of a weights file says of it, as JSON can hold it."""

@@ -15,18 +15,19 @@ from .blocks import Part
 from .config import Config
 from .evaluation import Evaluator
 from .exposures import exposures, merge
-from .footage import Traits
 from .hardware import Precision, has_streams
 from .lanes import side_by_side, wait
 from .losses import EPSILON
 from .network import UNet
 from .tiling import Planes, Prediction, band_height, reaching
+from .traits import NOTHING_FOUND, Traits
 
 CLIP_RAMP = (0.97, 1.0)
 """Working values of a channel between which its predicted stops take effect: below, the source is left alone."""
 COMPRESSED_RAMP = (0.92, 0.96)
 """`CLIP_RAMP` of a lossily compressed clip, whose clipped pixels come out darker: docs/experiments.md has figures."""
-NOTHING_FOUND = Traits()
+MOST_STOPS = 32.0
+"""No pixel is raised by more: where all that comes in is finite, so is all that goes out."""
 """The traits of a clip that clips at white, uncompressed, in colour, and is all picture."""
 
 Pixels = npt.NDArray[Any]
@@ -169,7 +170,8 @@ def lifted(linear: Tensor, sdr: Tensor, stops: Tensor, ramp: tuple[float, float]
     """
     if grey:
         stops, sdr = stops.mean(-3, keepdim=True), sdr.amax(-3, keepdim=True)
-    return torch.maximum(linear * torch.exp2(stops * clipping(sdr, ramp)), linear)
+    raised = (stops * clipping(sdr, ramp)).clamp_(max=MOST_STOPS)
+    return torch.maximum(linear * torch.exp2(raised), linear)
 
 
 def interleaved(planes: Planes) -> Tensor:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .camera import CLIPPED
-from .overlays import Overlays
+from .traits import NOTHING_FOUND
+from .traits import Traits as Traits
 
 FEWEST_CLIPPED = 20
 """Clipped pixels that are enough to train on in the second round."""
@@ -27,47 +26,6 @@ SKIRT = 0.1
 """A neighbour of the most frequent code belongs to the pile where it occurs at least this share as often."""
 ABOVE = 0.02
 """At most this share of a pile's pixels may be brighter than it: what clips is the brightest there is."""
-COMPRESSED_WHITE = 0.95
-"""Working values from which a channel of a compressed clip counts as clipped: compression leaves what clips darker."""
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What was found in the training frames. The header of a weights file keeps it, as every expansion needs it."""
-
-    overlays: Overlays | None = None
-    """What is not picture in them; None: nothing."""
-    clip_point: float = 1.0
-    """The working value at which the source clips."""
-    compressed: bool = False
-    """Whether the clip was compressed with losses (`compression.shows`)."""
-    grey: bool = False
-    """Whether all frames are black and white."""
-
-    @property
-    def white(self) -> float:
-        """The working value from which a channel counts as clipped, where the clip point is at 1."""
-        return COMPRESSED_WHITE if self.compressed else CLIPPED
-
-    def to_header(self) -> dict[str, str]:
-        """The entries of a weights file's header."""
-        return {
-            "clip_point": repr(self.clip_point),
-            "compressed": str(self.compressed),
-            "grey": str(self.grey),
-            **({} if self.overlays is None else {"overlays": str(self.overlays)}),
-        }
-
-    @classmethod
-    def from_header(cls, header: Mapping[str, str]) -> Self:
-        """What `to_header` has written; entries that are missing say that nothing was found."""
-        overlays = header.get("overlays")
-        return cls(
-            Overlays.parse(overlays) if overlays else None,
-            float(header.get("clip_point", 1)),
-            header.get("compressed") == "True",
-            header.get("grey") == "True",
-        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +39,7 @@ class TrainingFrames:
 
     pixels: Tensor
     pairs: tuple[tuple[int, int], ...]
-    traits: Traits = Traits()
+    traits: Traits = NOTHING_FOUND
     numbers: tuple[int, ...] = ()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import camera
-from .camera import CLIPPED
+from .working import CLIPPED
 
 EPSILON = 0.25 / 255
 """A quarter of an 8-bit code: keeps ratios finite in black (Banterle et al. 2024)."""

@@ -24,13 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .camera import GAMMA, LUMA
+from vszhdrv.errors import Refused
+
 from .rounding import ceil_div
+from .working import GAMMA, LUMA
 
 BLACK = 0.04
 """Working values up to this are black in a bar: 8-bit video's code 27, above any coding noise."""
 LIT_SHARE = 0.01
 """A row or column in which more than this share of the pixels is ever brighter belongs to the picture."""
+LARGEST = 2**16
+"""Pixels of a frame's largest side."""
 MIN_PICTURE = 16
 """Pixels of the picture's smallest side."""
 
@@ -125,11 +129,23 @@ class Overlays:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """What `str` has written."""
-        said = json.loads(text)
-        logos = np.frombuffer(zlib.decompress(base64.b64decode(said["logos"])), np.uint8)
-        shape = said["height"], said["width"]
-        return cls(tuple(said["picture"]), logos.reshape(shape), tuple(said["subtitles"]))
+        """What `str` has written. Raises Refused for anything else, before it is unpacked to any size."""
+        try:
+            said = json.loads(text)
+            height, width = said["height"], said["width"]
+            left, top, right, bottom = picture = tuple(said["picture"])
+            first, last = subtitles = tuple(said["subtitles"])
+            if not all(type(number) is int for number in (height, width, *picture, *subtitles)):
+                raise ValueError("its places are no whole numbers")
+            if not (0 < height <= LARGEST and 0 < width <= LARGEST):
+                raise ValueError(f"frames can't be {width}x{height}")
+            if not (0 <= left < right <= width and 0 <= top < bottom <= height and 0 <= first <= last <= height):
+                raise ValueError(f"its places are not in frames of {width}x{height}")
+            unpacked = zlib.decompressobj().decompress(base64.b64decode(said["logos"]), height * width + 1)
+            logos = np.frombuffer(unpacked, np.uint8).reshape(height, width)
+        except Exception as error:  # what damaged and hostile text makes json, base64, zlib and NumPy raise
+            raise Refused(f"overlays can't be read: {error}") from error
+        return cls(picture, logos, subtitles)
 
     def __str__(self) -> str:
         height, width = self.logos.shape

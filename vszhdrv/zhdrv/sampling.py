@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .camera import GAMMA
 from .config import Config
 from .footage import TrainingFrames, scaled, shows_clipped
+from .working import GAMMA
 
 MEGAPIXEL = 1_000_000
 """Pixels of a frame over which its crops are a share of it."""

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .blocks import Part
-from .camera import CLIPPED
 from .config import Architecture
 from .lanes import side_by_side
 from .network import UNet
 from .rounding import ceil_div, round_up
+from .working import CLIPPED
 
 TILE_BYTES = 2**28
 """Frames whose finest level in the network takes more (in float32) go through it in tiles, which bounds the memory."""

@@ -69,7 +69,7 @@ def subject_of(
     known: ClipLight | None = None,
 ) -> Subject:
     """The subject of a report on a clip that is trained on. frames: those that can be had; None: all."""
-    from vszhdrv.zhdrv.footage import Traits
+    from vszhdrv.zhdrv.traits import Traits
 
     assert job.trained is not None
     metadata = job.trained.metadata
