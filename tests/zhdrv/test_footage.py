@@ -77,10 +77,10 @@ def test_frames_that_clip_nowhere_keep_their_white() -> None:
 
 def test_traits_come_back_from_a_header() -> None:
     logos = np.zeros((32, 40), np.uint8)
-    found = Traits(Overlays((0, 4, 40, 28), logos), clip_point=0.1 + 0.2, compressed=True, grey=True)
+    found = Traits(Overlays((0, 4, 40, 28), logos), clip_point=0.1 + 0.7, compressed=True, grey=True)
     header = found.to_header()
     assert list(header) == ["clip_point", "compressed", "grey", "overlays"]
-    assert (header["clip_point"], header["compressed"], header["grey"]) == ("0.30000000000000004", "True", "True")
+    assert (header["clip_point"], header["compressed"], header["grey"]) == ("0.7999999999999999", "True", "True")
     back = Traits.from_header(header)
     assert back.overlays is not None and back.overlays.picture == (0, 4, 40, 28)
     assert back.to_header() == header
