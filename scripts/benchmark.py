@@ -221,7 +221,7 @@ def network_of(preset: str, width: int, height: int, on: Hardware) -> Expander:
 
 
 def job_of(clip: vs.VideoNode, expander: Expander) -> Job:
-    """What core.zhdrv.Expand has of this clip once it has learned: its `expand()` is what that returns."""
+    """What core.zhdrv.Expand has of this clip once its network is trained: its `expand()` is what that returns."""
     on = {"device": str(expander.device), "precision": expander.evaluator.precision}
     job = prepare(clip, preset=expander.config.preset, cache="", **on)
     job.trained = TrainedNetwork({}, best=expander.network.state_dict())
@@ -407,7 +407,7 @@ def convolution(
     return run
 
 
-def material(size: tuple[int, int], count: int = HELD) -> TrainingFrames:
+def training_frames(size: tuple[int, int], count: int = HELD) -> TrainingFrames:
     clip = repeated(*size, count)
     encoded = to_encoded(clip, resolve_colour(clip, warn=lambda _: None))
     pixels = torch.from_numpy(np.stack([np.stack(clips.planes_of(frame)) for frame in encoded.frames()]))
@@ -427,7 +427,7 @@ def training_step(
     config = replace(Config.from_preset(preset).for_size(*size), epochs=100_000)
     if second_round:
         config = replace(config, steps_per_epoch=1, second_round=1 - 1e-5)
-    running = training.train(material(size), config, *on)
+    running = training.train(training_frames(size), config, *on)
     while second_round and next(running).step < 2:
         pass  # its first step, and what comes between the rounds
 
@@ -445,7 +445,7 @@ def training_step(
 
 def consensus_of(size: tuple[int, int], on: Hardware) -> Callable[[], int]:
     """What comes between the rounds of fast, for `CONSULTED` frames."""
-    expander, held = network_of("fast", *size, on), material(size, CONSULTED)
+    expander, held = network_of("fast", *size, on), training_frames(size, CONSULTED)
     device, _ = on
 
     def run() -> int:
@@ -479,7 +479,7 @@ def train(options: argparse.Namespace) -> list[Row]:
     drawn = choosing.frames_to_draw(options.frames, whole)
     repeats = max(1, round(height * width / sampling.CROPS_AREA))
     steps["paper"] = steps["baseline"] = whole.epochs * drawn * sampling.TRANSFORMS * repeats
-    pixels = material(options.size).pixels
+    pixels = training_frames(options.size).pixels
     network = Baseline().to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     pair = (pixels[:2, :, : min(height, 320) // 8 * 8, : min(width, 320) // 8 * 8].float() / 255).to(device)

@@ -40,8 +40,8 @@ def trains(far: torch.device, codes: np.ndarray) -> None:
         replace(frames, pixels=frames.pixels.to(torch.uint16) * 257),
         replace(frames, traits=Traits(compressed=True)),
     )
-    for config, material in (*((config, frames) for config in CONFIGS), (FAST, deep), (FAST, compressed)):
-        there, here = (last(train(material, config, device, "fp32")) for device in (far, CPU))
+    for config, training_frames in (*((config, frames) for config in CONFIGS), (FAST, deep), (FAST, compressed)):
+        there, here = (last(train(training_frames, config, device, "fp32")) for device in (far, CPU))
         same(there.best, here.best)
 
 

@@ -182,7 +182,7 @@ def test_a_source_that_clips_below_white_is_expanded_as_if_it_clipped_there() ->
 def test_a_frame_in_which_nothing_clips_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     expand = expander("fast")
     linear = highlights(131, 277, [])[None]
-    monkeypatch.setattr(UNet, "encode_finest", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(UNet, "encode_finest", lambda *_: pytest.fail("the network was evaluated"))
     assert torch.equal(brightened(expand, linear), linear)
     linear[0, 1, 130, 276] = expand.foot * 1.0001
     with pytest.raises(pytest.fail.Exception):

@@ -15,14 +15,14 @@ E = 0.25 / 255
 
 
 def counted(network: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """A network, and the pictures that it is asked about."""
-    asked: list[Tensor] = []
+    """A network, and the pictures that it sees."""
+    seen: list[Tensor] = []
 
     def predict(x: Tensor) -> Tensor:
-        asked.append(x)
+        seen.append(x)
         return network(x)
 
-    return predict, asked
+    return predict, seen
 
 
 def ramp(low: float, high: float, height: int = 8, width: int = 64) -> Tensor:
@@ -32,21 +32,21 @@ def ramp(low: float, high: float, height: int = 8, width: int = 64) -> Tensor:
 
 @pytest.mark.parametrize(("down", "up", "calls"), [(2, 2, 3), (3, 2, 4), (1, 1, 1), (2, 0, 2), (0, 2, 2), (0, 0, 0)])
 def test_the_first_step_down_and_the_first_up_share_a_prediction(down: int, up: int, calls: int) -> None:
-    predict, asked = counted(lambda x: torch.full_like(x, 0.6))
+    predict, seen = counted(lambda x: torch.full_like(x, 0.6))
     stack = exposures(predict, torch.rand(1, 3, 8, 8), down, up)
-    assert len(asked) == calls
+    assert len(seen) == calls
     assert sorted(stack) == list(range(-down, up + 1))
 
 
 def test_the_stack_by_hand() -> None:
     sdr = torch.tensor([0.1, 0.5, 1.0]).expand(1, 3, 1, 3)
-    predict, asked = counted(lambda x: torch.full_like(x, 0.6 if x.max() == 1 else 0.8))
+    predict, seen = counted(lambda x: torch.full_like(x, 0.6 if x.max() == 1 else 0.8))
     stack = exposures(predict, sdr, 2, 2)
     assert torch.allclose(stack[-1], sdr * 0.6)
     assert torch.allclose(stack[-2], sdr * 0.6 * 0.8)
     assert torch.allclose(stack[1], (sdr / (0.6 + E)).clamp(max=1))
     assert torch.allclose(stack[2], (sdr / (0.6 + E) ** 2).clamp(max=1))  # the brighter picture clips: 0.6 again
-    assert [id(x) for x in asked] == [id(stack[0]), id(stack[-1]), id(stack[1])]
+    assert [id(x) for x in seen] == [id(stack[0]), id(stack[-1]), id(stack[1])]
 
 
 def test_no_step_down_is_larger_than_two_stops() -> None:

@@ -96,23 +96,23 @@ def test_predictions_computed_in_bf16_have_no_steps(config: Config) -> None:
 @pytest.mark.parametrize(("fold", "lattice"), [(4, Lattice(2, 1, 0)), (8, Lattice(4, 3, 2)), (4, Lattice(4, 0, 3))])
 @pytest.mark.parametrize(("height", "width"), [(128, 64), (101, 67), (2, 3)])
 def test_a_lattices_prediction_is_that_of_its_pixels(fold: int, lattice: Lattice, height: int, width: int) -> None:
-    asked = new_network(Architecture(FAST.widths, "stops", fold), 0)
+    model = new_network(Architecture(FAST.widths, "stops", fold), 0)
     x = torch.rand(2, 3, height, width).sqrt()
-    every, some = predicted(asked, x), predicted(asked, x, lattice)
+    every, some = predicted(model, x), predicted(model, x, lattice)
     assert some.shape == lattice.of(every).shape
     assert torch.allclose(some, lattice.of(every), atol=1e-6)
-    weight = asked.out.weight
+    weight = model.out.weight
     (of_every,), (of_some,) = (torch.autograd.grad(out.sum(), weight) for out in (lattice.of(every), some))
     assert torch.allclose(of_some, of_every, rtol=1e-4, atol=1e-4 * float(of_every.abs().max()) + 1e-9)
 
 
 @pytest.mark.parametrize("config", [FAST, PAPER], ids=["fast", "paper"])
 def test_weights_made_bfloat16_once_predict_as_those_of_every_call(config: Config) -> None:
-    asked = built(config).requires_grad_(False)
+    model = built(config).requires_grad_(False)
     x = torch.rand(1, 3, 64, 96).sqrt()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(predicted(for_autocast(asked), x), predicted(asked, x))
-    assert {weights.dtype for weights in asked.parameters()} == {torch.float32}
+        assert torch.equal(predicted(for_autocast(model), x), predicted(model, x))
+    assert {weights.dtype for weights in model.parameters()} == {torch.float32}
 
 
 def test_padding_repeats_the_last_row_and_column() -> None:

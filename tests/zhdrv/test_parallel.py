@@ -1,4 +1,4 @@
-"""Several processes that train one network: what they learn is what one process learns.
+"""Several processes that train one network: their weights are those that one process trains.
 
 tests/pipeline/test_parallel.py has the command line's way there.
 """

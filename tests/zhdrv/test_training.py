@@ -265,7 +265,7 @@ def test_the_second_round_trains_on_the_consensus_about_frames_as_they_are(monke
     first = trained(config, frames).first
 
     class Told(Consensus):
-        """A consensus of six stops, wherever it is asked."""
+        """A consensus of six stops, wherever it is cut."""
 
         def cut(self, place: int, crop: sampling.Crop) -> torch.Tensor:
             assert (crop.shift_stops, crop.coding) == (0, None)
