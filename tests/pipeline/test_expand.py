@@ -114,8 +114,8 @@ REFUSALS = {
     "preset='slow'": "preset must be one of paper, fast, not 'slow'",
     "epochs=0": "epochs must be from 1 to 100000, not 0",
     "strength=2.0": "strength must be from 0 to 1, not 2.0",
-    "weights='/nowhere/net.safetensors'": "weights must be a file of a trained network: "
-    "there is no file /nowhere/net.safetensors",
+    "weights='/nowhere/net.safetensors'": "weights must be a file of a trained network, and "
+    "/nowhere/net.safetensors: No such file or directory",
 }
 
 
