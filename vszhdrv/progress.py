@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Meters:
-    """What is going on: a bar with the time left where standard error is a terminal, elsewhere a line now and then.
+    """How far things are: a bar with the time left in a terminal or a notebook, elsewhere a line now and then.
 
     `tell` takes the lines, one in `line_seconds` and one at the end of a stage, if the last is `gap_seconds` ago.
     """
@@ -39,8 +39,8 @@ class Meters:
         if kind != self._kind:
             self.close()
             self._kind, self._started = kind, time.monotonic()
-            if sys.stderr is not None and sys.stderr.isatty():
-                from tqdm import tqdm
+            if _shows_bars():
+                from tqdm.auto import tqdm
 
                 # Some terminals say that they have no columns and lines, and tqdm would believe them. In the last
                 # column Windows begins a new line.
@@ -64,6 +64,11 @@ class Meters:
             with suppress(OSError):
                 self._bar.close()
         self._kind, self._bar = "", None
+
+
+def _shows_bars() -> bool:
+    """Whether standard error is a terminal, or the output of a notebook's cell."""
+    return sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 def duration(seconds: float) -> str:

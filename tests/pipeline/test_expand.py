@@ -150,3 +150,16 @@ core.zhdrv.Expand(clip, epochs=1, device="cpu").set_output()
     assert done.returncode != 0
     assert b"the tape is torn" in done.stderr
     assert not [path for path in (home / "torn").rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_a_plain_script_whose_output_is_redirected_is_told_how_training_goes(run: Process) -> None:
+    done = run("python", CLIP + "core.zhdrv.Expand(clip, epochs=1)\n", cache="told")
+    lines = done.stderr.decode().splitlines()
+    assert done.returncode == 0, lines
+    assert any(line.startswith("zhdrv: training 50 of 50") for line in lines)
+
+
+def test_vspipe_is_told_once(run: Process) -> None:
+    done = run("vspipe", CLIP + "core.zhdrv.Expand(clip, epochs=1).set_output()\n", "--info", cache="told once")
+    lines = done.stderr.decode().splitlines()
+    assert len([line for line in lines if "training 50 of 50" in line]) == 1

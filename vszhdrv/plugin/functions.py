@@ -24,7 +24,7 @@ from . import clips
 from .clips import Props
 from .colour import check_linear, linear_primaries
 from .job import Event, Job, prepare
-from .log import log, warn
+from .log import log, tell, warn
 from .workers import Pixels, Planes
 
 if TYPE_CHECKING:
@@ -357,11 +357,11 @@ def _prepared(options: dict[str, Any]) -> Job:
 
 
 def follow(events: Generator[Event]) -> None:
-    """Let a job train; tell of it by a bar where standard error is a terminal, else in VapourSynth's log."""
-    with closing(events), Meters(log, LOG_SECONDS, GAP_SECONDS) as meters:
+    """Let a job train; tell of it by a bar in a terminal or notebook, else by lines (`log.tell`)."""
+    with closing(events), Meters(tell, LOG_SECONDS, GAP_SECONDS) as meters:
         for event in events:
             if event.kind == "estimate":
                 meters.close()
-                log(f"training takes about {duration(event.seconds_left or 0)}")
+                tell(f"training takes about {duration(event.seconds_left or 0)}")
             else:
                 meters.show(event.kind, event.done, event.total, event.seconds_left)
