@@ -17,6 +17,7 @@ import pytest
 
 from vszhdrv.command.report import measuring, page, pictures
 from vszhdrv.light import ClipLight
+from vszhdrv.shots import Shot
 from vszhdrv.stills import srgb
 
 WIDTH, HEIGHT, LENGTH = 160, 96, 5
@@ -49,6 +50,17 @@ class Scene:
             yield n, *self.frame(n)
 
 
+def network(numbers: Sequence[int], trained_on: str) -> page.Network:
+    header = {
+        "log": json.dumps(LOG),
+        "training_frames": trained_on,
+        "seconds": "10.2",
+        "key": "0123abcd",
+        "facts": '{"clip": "feedbeef"}',
+    }
+    return page.Network(header, numbers)
+
+
 def subject(**other: Any) -> page.Subject:
     values: dict[str, Any] = {
         "name": "lamp.mp4",
@@ -57,17 +69,11 @@ def subject(**other: Any) -> page.Subject:
         "length": LENGTH,
         "primaries": 1,
         "white": 203.0,
-        "clip_point": 0.99,
-        "metadata": {
-            "log": json.dumps(LOG),
-            "training_frames": "[0, 1, 2, 4]",
-            "seconds": "10.2",
-            "key": "0123abcd",
-            "facts": '{"clip": "feedbeef"}',
-        },
+        "shots": [Shot(0, LENGTH, 0)],
+        "networks": [network(range(LENGTH), "[0, 1, 2, 4]")],
         "params": {"input": "/home/somebody/lamp.mp4", "preset": "fast", "<b>": "</script>"},
         "written": "5 EXR files",
-        "first_epochs": 4,
+        "second_round": 0.2,
     }
     return page.Subject(**{**values, **other})
 
@@ -142,7 +148,7 @@ def test_the_verdict_says_it_in_one_line() -> None:
     verdict = made().verdict()
     clipped = np.mean([(Scene().frame(n)[0].max(axis=0) >= 0.99).mean() for n in range(LENGTH)])
     assert verdict.startswith(f"{100 * clipped:.1f} % of the clip clips. Highlights gained ")
-    assert verdict.endswith("at the upper right of frame 4. 1 shot, 1 place, trained in 10 s; 5 EXR files.")
+    assert verdict.endswith("at the upper right of frame 4. 1 shot in 1 place, trained in 10 s; 5 EXR files.")
 
 
 def test_a_clip_that_gained_nothing_is_said_to() -> None:
@@ -157,17 +163,32 @@ def test_a_clip_that_gained_nothing_is_said_to() -> None:
 
 
 def test_places_have_a_row_each() -> None:
-    places = [page.Place("Kitchen", range(3)), page.Place("Garden", range(3, 5))]
-    html = made(subject(places=places)).page()
-    assert re.findall(r"<h3>(Kitchen|Garden)</h3>", html) == ["Kitchen", "Garden"]
+    """A network for each, too: its frames are counted within the place, and trainings follow one another."""
+    shots = [Shot(0, 2, 0), Shot(2, 4, 1), Shot(4, 5, 0)]
+    networks = [network([0, 1, 4], "[0, 2]"), network([2, 3], "[1]")]
+    report = made(subject(shots=shots, networks=networks))
+    html = report.page()
+    assert re.findall(r"<h3>(Place .*)</h3>", html) == ["Place 1: frames 0 to 1, 4", "Place 2: frames 2 to 3"]
     data = data_of(html)
-    assert [picture["frame"] for picture in data["pictures"]] == [2, 1, 4] and data["places"] == [3]
+    assert [picture["frame"] for picture in data["pictures"]] == [4, 1, 3]
+    assert data["trained"] == [0, 3, 4] and (data["cuts"], data["places"]) == ([], [2, 4])
+    assert data["losses"]["epoch"] == list(range(1, 11)) and (data["second_rounds"], data["networks"]) == ([4, 9], [5])
+    assert "3 shots in 2 places, trained in 20 s" in report.verdict()
+
+
+def test_of_many_places_those_that_gained_most_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST_ROWS", 2)
+    places = [Shot(n, n + 1, n) for n in range(LENGTH)]
+    networks = [network([n], "[0]") for n in range(LENGTH)]
+    html = made(subject(shots=places, networks=networks)).page()
+    assert [picture["frame"] for picture in data_of(html)["pictures"]] == [3, 4]
+    assert "Of 5 places, the 2 that gained most have pictures." in html
 
 
 def test_long_clips_are_measured_in_part_and_the_page_says_so() -> None:
     pairs = Scene()
     pairs.most_pixels = 0
-    report = made(subject(length=1000, frames=range(0, 5)), pairs)
+    report = made(subject(length=1000, frames=range(0, 5), shots=[Shot(0, 1000, 0)]), pairs)
     assert len(report.figures) == 5
     assert "1000, 5 of them measured" in report.page()
     assert measuring.to_measure(range(100), 5) == [0, 25, 50, 74, 99]

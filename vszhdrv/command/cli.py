@@ -265,7 +265,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     if not arguments.train_only:
         write_frames(job, clip, frames, run, look, header)
         if len(frames) == clip.num_frames and not arguments.no_report:
-            report_folder(job, run, params, exr.Sequence(run.frame_pattern, header))
+            report_folder(job, run, params, exr.Sequence(run.frame_pattern, header), arguments.cache)
     say(f"done: {run.folder}")
 
 
@@ -429,7 +429,9 @@ def write_file(arguments: argparse.Namespace) -> None:
             "crf": wanted.crf,
         }
         left = f"written to {arguments.out.name}"
-        subject = subjects.subject_of(job, arguments.input.name, params, look.white, written=left, known=light)
+        subject = subjects.subject_of(
+            job, arguments.input.name, params, look.white, written=left, known=light, cache=arguments.cache
+        )
         hdr = job.expand_with(look)
         write_report(subject, subjects.Computed(job.linear(), hdr), page)
         say(f"to look at: {page}")
@@ -524,7 +526,7 @@ def report(arguments: argparse.Namespace) -> None:
     job = vszhdrv.prepare(clip, **options)
     learn(job)
     params = {**params_of(arguments, job), "key": job.request.key, "strength": look.strength, "peak": look.peak}
-    subject = subjects.subject_of(job, arguments.input.name, params, look.white)
+    subject = subjects.subject_of(job, arguments.input.name, params, look.white, cache=arguments.cache)
     hdr = job.expand_with(look)
     write_report(subject, subjects.Computed(job.linear(), hdr), target)
     say(f"done: {target}")
@@ -553,11 +555,16 @@ def report_again(arguments: argparse.Namespace) -> None:
     clip = sources.open_clip(source, still=options["still"], fps=rate, index=index and index / "index", say=say)
     job = vszhdrv.prepare(clip, **options, weights=str(run.trained), device=arguments.device)
     header = exr.Header(white=float(params["white"]), primaries=job.request.colour.primaries)
-    report_folder(job, run, params, exr.Sequence(run.frame_pattern, header), arguments.out)
+    report_folder(job, run, params, exr.Sequence(run.frame_pattern, header), arguments.cache, arguments.out)
 
 
 def report_folder(
-    job: Job, run: Run, params: Mapping[str, object], sequence: exr.Sequence, target: Path | None = None
+    job: Job,
+    run: Run,
+    params: Mapping[str, object],
+    sequence: exr.Sequence,
+    cache: str | None,
+    target: Path | None = None,
 ) -> None:
     """report.html, or `target`, and frames.csv of a run folder, from the EXR files that are there."""
     from vszhdrv.command import runs
@@ -568,7 +575,7 @@ def report_folder(
     if not there:
         raise Refused(f"INPUT {run.folder} must hold EXR frames of {params['input']} for a report")
     subject = subjects.subject_of(
-        job, run.name, params, sequence.header.white, frames=there, written=f"{len(there)} EXR files"
+        job, run.name, params, sequence.header.white, frames=there, written=f"{len(there)} EXR files", cache=cache
     )
     made = write_report(subject, subjects.Files(job.linear(), sequence), target or run.report)
     runs.write_csv(run.folder / "frames.csv", measuring.FRAME_COLUMNS, map(measuring.row_of, made.figures))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import platform
+from bisect import bisect_right
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version as installed_version
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vszhdrv.light import ClipLight
+from vszhdrv.shots import Shot, places_in, words
 from vszhdrv.version import __version__
 
 from .measuring import FrameFigures, Pairs, clip_light, measured, to_measure, worth_a_look
@@ -23,16 +26,37 @@ ASSETS = Path(__file__).with_name("assets")
 LARGEST = 8_000_000
 """Bytes of a page: with larger ones its pictures are made narrower."""
 PACKAGES = ("torch", "numpy", "vapoursynth", "opencv-python-headless", "OpenEXR", "imagecodecs")
+MOST_ROWS = 12
+"""Places with pictures of their own."""
 FEWEST = 8
 """Frames that are measured of any clip, as far as it has them."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Frames that one network expands. Today a clip is one place."""
+class Network:
+    """A trained network. metadata: the header of its file. numbers: the clip's frames that it is for."""
 
-    name: str
-    frames: range
+    metadata: Mapping[str, str]
+    numbers: Sequence[int]
+
+    @property
+    def clip_point(self) -> float:
+        """Linear light from which a channel of the source counts as clipped."""
+        from vszhdrv.zhdrv.traits import Traits
+
+        traits = Traits.from_header(self.metadata)
+        return float((traits.white * traits.clip_point) ** 2.2)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """A row for each epoch of its training."""
+        rows: list[dict[str, Any]] = json.loads(self.metadata.get("log", "[]"))
+        return rows
+
+    @property
+    def trained_on(self) -> list[int]:
+        """The clip's numbers of the frames that it was trained on; none where its file does not say them."""
+        return [self.numbers[n] for n in json.loads(self.metadata.get("training_frames", "[]"))]
 
 
 @dataclass(frozen=True)
@@ -40,8 +64,9 @@ class Subject:
     """What a report is about.
 
     name: the clip's. size: width and height. frames: the numbers of those whose expansions can be had. length: the
-    clip's. clip_point: linear light from which a channel of the source counts as clipped. metadata: the header of the
-    network's file. params: every setting. written: what the run has left, in words. places: where each network holds.
+    clip's. shots: all of its shots. networks: one for each place, or one for all. params: every setting. written: what
+    the run has left, in words. second_round: the share of a training's epochs that is its second round. known: the
+    result's light, where all of its frames were measured for something else.
     """
 
     name: str
@@ -50,15 +75,24 @@ class Subject:
     length: int
     primaries: int
     white: float
-    clip_point: float
-    metadata: Mapping[str, str]
+    shots: Sequence[Shot]
+    networks: Sequence[Network]
     params: Mapping[str, object]
     written: str = ""
-    places: Sequence[Place] = ()
-    first_epochs: int | None = None
-    """The epochs of the first of two rounds of training."""
+    second_round: float = 0.0
     known: ClipLight | None = None
-    """The result's light, where all of its frames were measured for something else."""
+
+    def clip_point(self, number: int) -> float:
+        """That of the network of this frame."""
+        shot = bisect_right(self.shots, number, key=lambda shot: shot.first) - 1
+        return self.networks[self.shots[shot].place if len(self.networks) > 1 else 0].clip_point
+
+    @property
+    def places(self) -> list[tuple[str, set[int]]]:
+        """Each place's name and frames."""
+        found = places_in(self.shots)
+        numbers = [sorted(n for shot in own for n in range(shot.first, shot.end)) for own in found]
+        return [(f"Place {k}: frames {ranges(own)}", set(own)) for k, own in enumerate(numbers, 1)]
 
 
 @dataclass
@@ -68,41 +102,36 @@ class Report:
     subject: Subject
     pairs: Pairs
     figures: list[FrameFigures] = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)
-    """The first frames of shots, but for the first shot's."""
 
     def measure(self) -> Generator[tuple[int, int]]:
         """Look at the frames; yields how many of how many."""
-        from vszhdrv.zhdrv.shots import Glance, shots_of
-
         subject = self.subject
         width, height = subject.size
         numbers = to_measure(subject.frames, max(FEWEST, self.pairs.most_pixels // (width * height)))
-        glances = []
         for number, sdr, hdr in self.pairs.read(numbers):
-            self.figures.append(measured(number, sdr, hdr, subject.clip_point, subject.primaries, subject.white))
-            glances.append(Glance.of(sdr.clip(0, 1) ** np.float32(1 / 2.2), {}))
+            clip_point = subject.clip_point(number)
+            self.figures.append(measured(number, sdr, hdr, clip_point, subject.primaries, subject.white))
             yield len(self.figures), len(numbers)
-        shots = shots_of(numbers, glances)
-        self.cuts = [number for k, number in enumerate(numbers) if k and shots[k] != shots[k - 1]]
-
-    @property
-    def places(self) -> Sequence[Place]:
-        whole = range(self.subject.length)
-        return self.subject.places or [Place(f"Frames 0 to {self.subject.length - 1}", whole)]
 
     def page(self) -> str:
         """The whole page. `measure` has come to its end before."""
-        rows = []
-        for place in self.places:
-            within = [frame for frame in self.figures if frame.number in place.frames]
-            if within:
-                rows.append((place, self._pictures(worth_a_look(within))))
+        rows = [(name, self._pictures(worth_a_look(within))) for name, within in self._shown()]
         for width in WIDTHS:
-            page = self._rendered([(place, [p.content(width) for p in pictures]) for place, pictures in rows])
+            page = self._rendered([(name, [p.content(width) for p in pictures]) for name, pictures in rows])
             if len(page) < LARGEST:
                 break
         return page
+
+    def _shown(self) -> list[tuple[str, list[FrameFigures]]]:
+        """The places with a row of pictures, and their measured frames: of many places those that gained most."""
+        rows = [
+            (name, [frame for frame in self.figures if frame.number in numbers])
+            for name, numbers in self.subject.places
+        ]
+        rows = [row for row in rows if row[1]]
+        gains = sorted((max(frame.gain for frame in within) for _, within in rows), reverse=True)
+        least = gains[min(len(gains), MOST_ROWS) - 1]
+        return [row for row in rows if max(frame.gain for frame in row[1]) >= least][:MOST_ROWS]
 
     def _pictures(self, chosen: Mapping[int, str]) -> list[Picture]:
         by_number = {frame.number: frame for frame in self.figures}
@@ -111,7 +140,7 @@ class Report:
             for n, sdr, hdr in self.pairs.read(list(chosen))
         ]
 
-    def _rendered(self, rows: list[tuple[Place, list[dict[str, Any]]]]) -> str:
+    def _rendered(self, rows: list[tuple[str, list[dict[str, Any]]]]) -> str:
         import jinja2
 
         subject = self.subject
@@ -122,8 +151,8 @@ class Report:
         source, result = (
             clip_light(self.figures, which, subject.length, subject.size) for which in ("source", "result")
         )
-        log = json.loads(subject.metadata.get("log", "[]"))
-        trained = json.loads(subject.metadata.get("training_frames", "[]"))
+        log = [{"place": k, **row} for k, network in enumerate(subject.networks, 1) for row in network.log]
+        trained = sorted({n for network in subject.networks for n in network.trained_on})
         return environment.get_template("page.html.j2").render(
             name=subject.name,
             verdict=self.verdict(),
@@ -138,7 +167,9 @@ class Report:
             trained=ranges(trained),
             trained_count=len(trained),
             log=log,
-            first_epochs=subject.first_epochs,
+            places=len(subject.places),
+            networks=len(subject.networks),
+            second_round=bool(self._second_rounds()),
             about=self.about(),
             version=__version__,
             asset=asset,
@@ -146,10 +177,11 @@ class Report:
         )
 
     def _data(
-        self, rows: list[tuple[Place, list[dict[str, Any]]]], log: list[dict[str, Any]], trained: list[int]
+        self, rows: list[tuple[str, list[dict[str, Any]]]], log: list[dict[str, Any]], trained: list[int]
     ) -> dict[str, Any]:
         """What the script draws."""
-        first = self.subject.first_epochs
+        shots = self.subject.shots
+        changes = list(pairwise(shots))
         return {
             "white": self.subject.white,
             "pictures": [picture for _, pictures in rows for picture in pictures],
@@ -166,14 +198,26 @@ class Report:
                 "gained": [round(frame.gained_stops, 3) for frame in self.figures],
                 "most": [round(frame.most_stops, 3) for frame in self.figures],
             },
-            "cuts": self.cuts,
-            "places": [place.frames.start for place, _ in rows[1:]],
+            "cuts": [other.first for one, other in changes if one.place == other.place],
+            "places": [other.first for one, other in changes if one.place != other.place],
             "trained": trained,
             "losses": {
-                name: [row.get(name) for row in log] for name in ("epoch", "total", "reconstruction", "temporal")
+                "epoch": list(range(1, len(log) + 1)),
+                **{name: [row.get(name) for row in log] for name in ("total", "reconstruction", "temporal")},
             },
-            "first_epochs": first if first is not None and first < len(log) else None,
+            "second_rounds": self._second_rounds(),
+            "networks": self._network_ends()[:-1],
         }
+
+    def _network_ends(self) -> list[int]:
+        """Epochs at which the trainings end, one after the other."""
+        return list(accumulate(len(network.log) for network in self.subject.networks))
+
+    def _second_rounds(self) -> list[int]:
+        """Epochs after which second rounds begin."""
+        ends, share = self._network_ends(), self.subject.second_round
+        seconds = [int(len(network.log) * share) for network in self.subject.networks]
+        return [end - second for end, second in zip(ends, seconds, strict=True) if second]
 
     def verdict(self) -> str:
         """The result in one line."""
@@ -189,13 +233,12 @@ class Report:
             if share
             else "Nothing was made brighter."
         )
-        shots, places = len(self.cuts) + 1, len(self.places)
-        seconds = self.subject.metadata.get("seconds")
+        seconds = sum(float(network.metadata.get("seconds", 0)) for network in self.subject.networks)
         parts = [
             f"{percent(clipped)} of the clip clips.",
             gained,
-            f"{counted(shots, 'shot')}, {counted(places, 'place')}"
-            + (f", trained in {float(seconds):.0f} s" if seconds else "")
+            f"{words(self.subject.shots)}"
+            + (f", trained in {seconds:.0f} s" if seconds else "")
             + (f"; {self.subject.written}" if self.subject.written else "")
             + ".",
         ]
@@ -206,14 +249,16 @@ class Report:
         shown = {key: str(value) for key, value in self.subject.params.items()}
         if "input" in shown:
             shown["input"] = Path(shown["input"]).name  # folders are nobody's business
-        kept = ("log", "training_frames", "facts")
-        network = {key: value for key, value in self.subject.metadata.items() if key not in kept}
-        facts = json.loads(self.subject.metadata.get("facts", "{}"))
-        if "clip" in facts:
-            network["clip digest"] = facts["clip"]
+        networks = {}
+        for k, network in enumerate(self.subject.networks, 1):
+            kept = ("log", "training_frames", "facts", "film")
+            about = {key: value for key, value in network.metadata.items() if key not in kept}
+            facts = json.loads(network.metadata.get("facts", "{}"))
+            about |= {"clip digest": facts["clip"]} if "clip" in facts else {}
+            networks["Network" if len(self.subject.networks) == 1 else f"Network of place {k}"] = about
         versions = {"vszhdrv": __version__, "python": platform.python_version(), "system": platform.platform()}
         versions |= {name: found for name in PACKAGES if (found := installed(name))}
-        return {"Settings": shown, "Network": network, "Versions here": versions}
+        return {"Settings": shown, **networks, "Versions here": versions}
 
 
 def described(frame: FrameFigures) -> str:
@@ -229,10 +274,6 @@ def described(frame: FrameFigures) -> str:
 def percent(share: float) -> str:
     value = 100 * share
     return "0 %" if value == 0 else f"{value:.1f} %" if value >= 0.1 else "Under 0.1 %"
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

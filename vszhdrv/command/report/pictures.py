@@ -97,7 +97,7 @@ def focus(stops: NDArray[np.float32]) -> int:
     if not columns.any():
         return 50
     middle = int(np.searchsorted(np.cumsum(columns), columns.sum() / 2))
-    return round(100 * middle / len(columns))
+    return min(80, max(20, round(100 * middle / len(columns))))
 
 
 def nits_of(planes: Planes, primaries: int, white: float) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vszhdrv import exr
+from vszhdrv import exr, shots
 from vszhdrv.command.runs import requested
 from vszhdrv.errors import Refused
 from vszhdrv.light import ClipLight
 
 from .measuring import Planes
-from .page import Subject
+from .page import Network, Subject
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -67,27 +68,47 @@ def subject_of(
     frames: Sequence[int] | None = None,
     written: str = "",
     known: ClipLight | None = None,
+    cache: str | None = None,
 ) -> Subject:
-    """The subject of a report on a clip that is trained on. frames: those that can be had; None: all."""
-    from vszhdrv.zhdrv.traits import Traits
+    """The subject of a report on a clip that is trained on. frames: those that can be had; None: all.
+
+    cache: the folder in which shots are kept, for a clip whose network does not name them.
+    """
+    import vszhdrv
 
     assert job.trained is not None
-    metadata = job.trained.metadata
-    traits = Traits.from_header(metadata)
+    clip, metadata = job.request.clip, job.trained.metadata
+    if "film" in metadata:
+        film = json.loads(metadata["film"])
+        found = shots.of_json(film["shots"])
+        numbers = [frames_of(own, found) for own in shots.places_in(found)]
+        networks = [Network(header, own) for header, own in zip(film["places"], numbers, strict=True)]
+    else:
+        alone = job.request.config.still or clip.num_frames < 2
+        whole = [shots.Shot(0, clip.num_frames, 0)]
+        found = whole if alone else vszhdrv.find_shots(clip, cache=cache)
+        networks = [Network(metadata, range(clip.num_frames))]
     return Subject(
         name,
-        (job.request.clip.width, job.request.clip.height),
-        range(job.request.clip.num_frames) if frames is None else frames,
-        job.request.clip.num_frames,
+        (clip.width, clip.height),
+        range(clip.num_frames) if frames is None else frames,
+        clip.num_frames,
         job.request.colour.primaries,
         white,
-        (traits.white * traits.clip_point) ** 2.2,
-        metadata,
+        found,
+        networks,
         params,
         written,
-        first_epochs=job.request.config.first_epochs,
+        second_round=0.0 if job.request.config.still else job.request.config.second_round,
         known=known,
     )
+
+
+def frames_of(own: Sequence[shots.Shot], every: Sequence[shots.Shot]) -> list[int]:
+    """The frames that a place's network is trained on: those of its shots that mix no other in."""
+    mixed = {n for shot in every for n in shot.dissolve}
+    numbers = [n for shot in own for n in range(shot.first, shot.end)]
+    return [n for n in numbers if n not in mixed] or numbers
 
 
 def read_params(folder: Path) -> dict[str, str]:

@@ -335,7 +335,10 @@
       axes: [axis({ values: frames, label: "epoch", labelSize: 18 }), axis({ size: 64, values: (u, splits) => splits.map((value) => (value == null ? "" : Number(value.toPrecision(2)).toString())) })],
       series: [{ label: "epoch", value: told }, line("total", "--ink"), line("reconstruction", "--accent", [6, 3]), line("temporal", "--warm", [2, 3])],
       legend: { live: true, markers },
-      hooks: { draw: [(u) => data.first_epochs && lines(u, "x", [data.first_epochs + 0.5], [4, 4])] },
+      hooks: { draw: [(u) => {
+        lines(u, "x", data.second_rounds.map((epoch) => epoch + 0.5), [4, 4]);
+        lines(u, "x", data.networks.map((epoch) => epoch + 0.5), [10, 4]);
+      }] },
     }));
   }
 
