@@ -14,8 +14,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ def open_clip(
 
     if not source.exists():
         raise Refused(f"INPUT {source} does not exist")
+    if not (source.is_file() or source.is_dir()):
+        raise Refused(f"INPUT must be a file that can be read twice, or a folder, not a pipe or a device: {source}")
     check_utf8("INPUT", source)
     if source.is_dir():
         # macOS leaves ._NAME.png beside NAME.png on the file systems of others
@@ -144,7 +147,17 @@ def first_track(source: Path, index: Path | None, say: Callable[[str], None]) ->
         return timed(found["clip"], timestamps, Fraction(found["timebasenum"], found["timebaseden"]))
     if hasattr(core, "lsmas"):
         return core.lsmas.LWLibavSource(path, **({"cachedir": str(index)} if index else {"cache": 0}))
+    if installed("vapoursynth-bestsource"):
+        raise Failed(f"INPUT {source} can't be opened: bestsource is installed, but could not be loaded into memory")
     raise Refused(f"INPUT {source} can't be opened without a source filter: install vapoursynth-bestsource")
+
+
+def installed(package: str) -> bool:
+    """Whether a package is there, be it that its library could not be loaded."""
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 @contextmanager
@@ -182,7 +195,8 @@ def without_lines(beginning: str) -> Iterator[None]:
         with os.fdopen(reading, "rb") as lines:
             for line in lines:
                 if not line.startswith(beginning.encode()):
-                    os.write(kept, line)
+                    with suppress(OSError):  # a log that can't be written
+                        os.write(kept, line)
 
     passing = threading.Thread(target=pass_on)
     passing.start()
