@@ -273,8 +273,21 @@ def cache_parser() -> Parser:
     actions.add_parser("list", parents=[after], help="every network: key, size, when it was last used, settings")
     show = actions.add_parser("show", parents=[after], help="all that is known about one network")
     show.add_argument("key", metavar="KEY")
-    clear = actions.add_parser("clear", parents=[after], help="remove all networks")
+    clear = actions.add_parser("clear", parents=[after], help="remove these networks, or all")
+    clear.add_argument("keys", nargs="*", metavar="KEY")
     clear.add_argument("--yes", action="store_true", help="without asking")
+    return parser
+
+
+def doctor_parser() -> Parser:
+    """zhdrv doctor."""
+    parser = Parser(
+        prog="zhdrv doctor",
+        description="Say what is installed and what is missing, and try a small training and expansion. Exit code 1 "
+        "where something is missing that a common job needs.",
+        allow_abbrev=False,
+    )
+    option(parser, "cache", metavar="DIR")
     return parser
 
 

@@ -18,6 +18,7 @@ only the listings that were asked for. Nothing heavy is imported before the argu
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import io
 import json
@@ -26,7 +27,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from fractions import Fraction
@@ -79,8 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "export": (export, grammar.export_parser),
         "shots": (shots, grammar.shots_parser),
         "cache": (cache, grammar.cache_parser),
+        "doctor": (doctor, grammar.doctor_parser),
     }
     name = words[0] if words and words[0] in commands else ""
+    if words and not name and (meant := mistyped(words[0], commands)):
+        say(f"there is no command and no file {words[0]!r}: did you mean {meant}?")
+        return 2
     command, parser = commands.get(name, (learn_and_expand, grammar.main_parser))
     along = command is train and processes() > 1 and os.environ["RANK"] != "0"
     # Only the first of several processes reads the arguments, and says what is wrong with them.
@@ -99,6 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         return ended_by(error)
     return 0
+
+
+def mistyped(word: str, commands: Iterable[str]) -> str:
+    """The command that a word nearly is, where no file has its name; "" where it is like none."""
+    if word.startswith("-") or Path(word).exists():
+        return ""
+    return next(iter(difflib.get_close_matches(word, list(commands), n=1, cutoff=0.75)), "")
 
 
 def ended_by(error: Exception | KeyboardInterrupt) -> int:
@@ -668,7 +680,7 @@ def shots(arguments: argparse.Namespace) -> None:
 
 
 def cache(arguments: argparse.Namespace) -> None:
-    """zhdrv cache list|show KEY|clear."""
+    """zhdrv cache list|show KEY|clear [KEY ...]."""
     from vszhdrv.store import store
 
     folder = store.folder(arguments.cache)
@@ -684,18 +696,26 @@ def cache(arguments: argparse.Namespace) -> None:
         say(f"{total} in {folder}")
     elif arguments.action == "show":
         show(entries, arguments.key, folder)
+    elif arguments.keys:
+        chosen = [only(entries, key, folder).key for key in arguments.keys]
+        say(f"{len(networks.clear(chosen))} removed from {folder}")
     elif entries and (arguments.yes or confirmed(f"remove {total}, from {folder}?")):
         say(f"{len(networks.clear())} removed from {folder}")
     else:
         say(f"nothing removed from {folder}")
 
 
-def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
-    """Everything about the one network whose key begins with `key`, on standard output."""
+def only(entries: Sequence[Entry], key: str, folder: Path) -> Entry:
+    """The one network whose key begins with `key`. Raises Refused where there is none, or several."""
     found = [entry for entry in entries if key and entry.key.startswith(key)]
     if len(found) != 1:
         raise Refused(f"KEY {key!r} is {'the beginning of several' if found else 'none'} of the keys in {folder}")
-    (entry,) = found
+    return found[0]
+
+
+def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
+    """Everything about the one network whose key begins with `key`, on standard output."""
+    entry = only(entries, key, folder)
     tell(f"key: {entry.key}")
     tell(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")
     tell(f"size: {size(entry.size)}")
@@ -740,3 +760,19 @@ def size(count: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+# What is installed
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    """zhdrv doctor."""
+    from vszhdrv.command import doctor as examination
+    from vszhdrv.store import store
+
+    unwell = 0
+    for finding in examination.findings(store.folder(arguments.cache)):
+        tell(str(finding))
+        unwell += not finding.well
+    if unwell:
+        raise Failed(f"{unwell} of these are not well: the lines that begin with -- say what to do")
