@@ -19,6 +19,7 @@ import vapoursynth as vs
 from PIL import Image, ImageCms
 
 from vszhdrv.command import matroska, sources
+from vszhdrv.errors import Failed
 from vszhdrv.plugin.colour import resolve_colour
 
 
@@ -327,7 +328,11 @@ def test_no_source_filter_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(vs, "core", SimpleNamespace())
     source = tmp_path / "a.mov"
     source.write_bytes(b"")
+    monkeypatch.setattr(sources, "installed", lambda _: False)
     with pytest.raises(ValueError, match="vapoursynth-bestsource"):
+        open_clip(source)
+    monkeypatch.setattr(sources, "installed", lambda _: True)  # as where there is little memory
+    with pytest.raises(Failed, match="bestsource is installed, but could not be loaded"):
         open_clip(source)
 
 
