@@ -15,6 +15,7 @@ OPTIONS: Final[dict[str, str]] = {
     "seed": "seed of everything that is drawn at random, 0 to 2147483647",
     "still": "1: image mode, for single pictures and slide shows",
     "train_range": "first and last frame to train on, counted from 0; all frames are expanded",
+    "shots": '"auto": one network a place that the shots show; "off": one for all; or a file or list of cuts (fast)',
     "device": '"auto", "cpu", "cuda:0" (NVIDIA, AMD), "xpu:0" (Intel) or "mps" (Apple)',
     "precision": '"auto", "bf16" or "fp32"; auto: bf16 where the device computes it natively',
     "matrix_in": "the clip's matrix where its properties do not say, by resize's names (709, 470bg, ...)",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import vapoursynth as vs
@@ -70,3 +71,33 @@ def overlaid() -> Any:
 
     blank = vs.core.std.BlankClip(format=vs.RGB24, width=96, height=64, length=12)
     return blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=13, _Primaries=1)
+
+
+def scene(seed: int) -> np.ndarray:
+    """A picture with corners, two hundred pixels wide and more."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((96, 400), 90, np.uint8)
+    for _ in range(80):
+        x, y = int(rng.integers(400)), int(rng.integers(96))
+        cv2.rectangle(picture, (x, y), (x + int(rng.integers(8, 40)), y + 20), int(rng.integers(20, 250)), -1)
+    return cv2.GaussianBlur(picture, (0, 0), 1.0)
+
+
+def film_of(*seeds: int, frames: int = 16) -> Any:
+    """A clip of shots, each a camera that moves over a picture; equal seeds show one place."""
+    pictures = {seed: scene(seed) for seed in seeds}
+
+    def draw(n: int, f: Any) -> Any:
+        f = f.copy()
+        picture = pictures[seeds[n // frames]]
+        for plane in range(3):
+            np.asarray(f[plane])[:] = picture[:, n % frames * 2 :][:, :160]
+        return f
+
+    blank = vs.core.std.BlankClip(format=vs.RGB24, width=160, height=96, length=frames * len(seeds))
+    return blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=13, _Primaries=1)
+
+
+@pytest.fixture
+def make_film() -> MakeClip:
+    return film_of

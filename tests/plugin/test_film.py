@@ -1,78 +1,57 @@
 """A clip's shots: found once, kept, and told from what a user names."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import vapoursynth as vs
 
 from vszhdrv import find_shots
 from vszhdrv.command.cli import main
 from vszhdrv.errors import Refused
 from vszhdrv.plugin import film
 
-
-def scene(seed: int) -> np.ndarray:
-    """A picture with corners, two hundred pixels wide and more."""
-    rng = np.random.default_rng(seed)
-    picture = np.full((96, 400), 90, np.uint8)
-    for _ in range(80):
-        x, y = int(rng.integers(400)), int(rng.integers(96))
-        cv2.rectangle(picture, (x, y), (x + int(rng.integers(8, 40)), y + 20), int(rng.integers(20, 250)), -1)
-    return cv2.GaussianBlur(picture, (0, 0), 1.0)
+MakeFilm = Callable[..., Any]
 
 
-def film_of(*seeds: int, frames: int = 16) -> Any:
-    """A clip of shots, each a camera that moves over a picture; equal seeds show one place."""
-    pictures = {seed: scene(seed) for seed in seeds}
-
-    def draw(n: int, f: Any) -> Any:
-        f = f.copy()
-        picture = pictures[seeds[n // frames]]
-        for plane in range(3):
-            np.asarray(f[plane])[:] = picture[:, n % frames * 2 :][:, :160]
-        return f
-
-    blank = vs.core.std.BlankClip(format=vs.RGB24, width=160, height=96, length=frames * len(seeds))
-    return blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=13, _Primaries=1)
-
-
-def test_shots_and_places_of_a_clip() -> None:
-    found = find_shots(film_of(1, 2, 1))
+def test_shots_and_places_of_a_clip(make_film: MakeFilm) -> None:
+    found = find_shots(make_film(1, 2, 1))
     assert [(shot.first, shot.end, shot.place) for shot in found] == [(0, 16, 0), (16, 32, 1), (32, 48, 0)]
 
 
-def test_a_clip_is_scanned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = find_shots(film_of(1, 2))
+def test_a_clip_is_scanned_once(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find_shots(make_film(1, 2))
     monkeypatch.setattr(film, "scan", lambda *_: pytest.fail("scanned again"))
-    assert find_shots(film_of(1, 2)) == found
+    assert find_shots(make_film(1, 2)) == found
 
 
-def test_a_damaged_file_of_shots_is_found_anew(own_cache: Path) -> None:
-    found = find_shots(film_of(1, 2))
+def test_a_damaged_file_of_shots_is_found_anew(make_film: MakeFilm, own_cache: Path) -> None:
+    found = find_shots(make_film(1, 2))
     (path,) = (own_cache / "shots").iterdir()
     path.write_text("{")
-    assert find_shots(film_of(1, 2)) == found
+    assert find_shots(make_film(1, 2)) == found
 
 
-def test_given_cuts_are_taken_and_their_places_found() -> None:
-    found = find_shots(film_of(1, 2, 1), ["16", "32"])
+def test_given_cuts_are_taken_and_their_places_found(make_film: MakeFilm) -> None:
+    found = find_shots(make_film(1, 2, 1), ["16", "32"])
     assert [(shot.first, shot.place) for shot in found] == [(0, 0), (16, 1), (32, 0)]
 
 
-def test_words_that_name_no_cuts_are_refused() -> None:
+def test_words_that_name_no_cuts_are_refused(make_film: MakeFilm) -> None:
     with pytest.raises(Refused, match="shots must name frames of the clip, 0 to 31, not 40"):
-        find_shots(film_of(1, 2), ["40"])
+        find_shots(make_film(1, 2), ["40"])
     with pytest.raises(Refused, match="can't be read"):
-        find_shots(film_of(1, 2), "automatic")
+        find_shots(make_film(1, 2), "automatic")
 
 
-def test_the_command_writes_the_table_that_it_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_table_that_it_reads_back(
+    make_film: MakeFilm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "film"
     folder.mkdir()
-    for n, frame in enumerate(film_of(1, 2, 1).frames()):
+    for n, frame in enumerate(make_film(1, 2, 1).frames()):
         cv2.imwrite(str(folder / f"{n:04d}.png"), np.dstack([np.asarray(frame[plane]) for plane in (2, 1, 0)]))
     table, sheet = tmp_path / "film.csv", tmp_path / "film.png"
     assert main(["shots", str(folder), "--csv", str(table), "--sheet", str(sheet)]) == 0

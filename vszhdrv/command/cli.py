@@ -214,7 +214,7 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     folder = store.folder(arguments.cache)
     checked = {"device": arguments.device, "precision": arguments.precision, **given(arguments, (*COLOUR, *COMPUTING))}
     vszhdrv.check_options(**checked)
-    options = {**settings_of(arguments), **given(arguments, ("train_range",)), **checked}
+    options = {**settings_of(arguments), **given(arguments, ("train_range", "shots")), **checked}
     clip = sources.open_clip(
         arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say
     )

@@ -123,8 +123,10 @@ class Run:
         write_csv(self.folder / "params.csv", ("name", "value"), rows)
 
     def write_log(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """logs.csv: a row for every finished epoch, with the columns of `LOG_COLUMNS`."""
-        write_csv(self.folder / "logs.csv", LOG_COLUMNS, rows)
+        """logs.csv: a row for every finished epoch, with the columns of `LOG_COLUMNS`; of a film, the place first."""
+        rows = list(rows)
+        of_film = any("place" in row for row in rows)
+        write_csv(self.folder / "logs.csv", ("place", *LOG_COLUMNS) if of_film else LOG_COLUMNS, rows)
 
     def write_pictures(self, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
         """recs/NAME.png for every (H,W,3) picture by its name."""

@@ -42,7 +42,7 @@ static void *in_python(const char *name) {
 #define LEARNING                                                                                                       \
     "preset:data:opt;n_exp_down:int:opt;n_exp_up:int:opt;epochs:int:opt;lr:float:opt;alpha:float:opt;"      \
     "seed:int:opt;device:data:opt;still:int:opt;matrix_in:data:opt;transfer_in:data:opt;range_in:data:opt;"            \
-    "cache:data:opt;precision:data:opt;train_range:int[]:opt;"
+    "cache:data:opt;precision:data:opt;train_range:int[]:opt;shots:data[]:opt;"
 
 /* What Expand and Mask add: where the network comes from, and how frames are computed. */
 #define EXPANDING                                                                                                      \

@@ -55,8 +55,8 @@ def snake_case(name: str) -> str:
 def to_arguments(given: Mapping[str, Any], signature: str, function: Callable[..., Any]) -> dict[str, Any]:
     """Python's arguments for `function`, from those that VapourSynth's binding hands over.
 
-    `data` becomes str, `int[]` and `float[]` a list even of one value, `int` a bool where the function's annotation
-    says bool. An argument that the user left out is absent, so that the function's own default holds.
+    `data` becomes str, `int[]`, `float[]` and `data[]` a list even of one value, `int` a bool where the function's
+    annotation says bool. An argument that the user left out is absent, so that the function's own default holds.
 
     Args:
         given: values by name, as the binding converts them.
@@ -68,6 +68,8 @@ def to_arguments(given: Mapping[str, Any], signature: str, function: Callable[..
     for name, value in given.items():
         if kinds[name].endswith("[]"):
             value = value if isinstance(value, list) else [value]
+            if kinds[name] == "data[]":
+                value = [os.fsdecode(word) for word in value]
         elif kinds[name] == "data":
             value = os.fsdecode(value)  # bytes come from callers other than Python, and may be file names
         elif annotations.get(name) in (bool, "bool"):

@@ -135,10 +135,12 @@ def expanded(
     function: Function | None = None,
     *,
     planes: int = 3,
+    keep: bool = True,
 ) -> vs.VideoNode:
     """A clip whose frames are expanded on request: RGBS, linear light, 1.0 = SDR white.
 
-    linear: the source as `to_linear` returns it. load: gives the Expander; called once, at the first frame.
+    linear: the source as `to_linear` returns it. load: gives the Expander; called once, at the first frame, or, without
+    `keep`, at every frame.
     config, computing: what it was made with. function: makes `planes` planes of the Expander and a frame's; None: its
     expansion.
     """
@@ -154,12 +156,13 @@ def expanded(
         device, _ = computing.hardware()
         return Streams(count, here=device.type == "cpu" and threads == 1)
 
-    @cache
     def loaded() -> Expander:
         from vszhdrv.zhdrv.hardware import memory_told
 
         with memory_told(computing.hardware()[0]):
             return load()
+
+    loaded = cache(loaded) if keep else loaded
 
     def compute(light: Planes) -> Computed:
         from vszhdrv.zhdrv.hardware import memory_told

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vszhdrv.errors import Refused
 from vszhdrv.files import parsing
+from vszhdrv.shots import of_json
 from vszhdrv.store.weight_files import WeightFile
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.traits import Traits
@@ -33,12 +34,37 @@ def check(file: WeightFile, config: Config) -> None:
                 f"network must be {json.dumps(wanted)}, as preset {config.preset!r} has for this frame size, "
                 f"not {file.metadata.get('network', 'missing')[:200]}"
             )
-        Traits.from_header(file.metadata)
         with parsing("tensors"):
             weights = file.arrays()
-        _check_weights(weights, config.architecture.shapes())
+        for header, network in _networks(file.metadata, weights):
+            Traits.from_header(header)
+            _check_weights(network, config.architecture.shapes())
     except Refused as error:
         raise Refused(f"{file.path} is no network for these settings: {error}") from error
+
+
+def _networks(
+    metadata: Mapping[str, str], weights: Mapping[str, NDArray[Any]]
+) -> list[tuple[Mapping[str, str], Mapping[str, NDArray[Any]]]]:
+    """Header and weights of every network in a file: one, or those of a film's places."""
+    if "film" not in metadata:
+        return [(metadata, weights)]
+    with parsing("film"):
+        about = json.loads(metadata["film"])
+        shots = of_json(about["shots"])
+        headers = [{str(name): str(value) for name, value in header.items()} for header in about["places"]]
+        edges = [0, *(shot.end for shot in shots)]
+        if any(shot.first != edge or shot.end <= shot.first for shot, edge in zip(shots, edges, strict=False)):
+            raise ValueError("its shots do not follow one another")
+        if {shot.place for shot in shots} != set(range(len(headers))):
+            raise ValueError("its shots show other places than it has networks for")
+    parts: list[dict[str, NDArray[Any]]] = [{} for _ in headers]
+    for name, values in weights.items():
+        number, _, own = name.partition("/")
+        if not (number.isdecimal() and int(number) < len(parts)):
+            raise Refused(f"tensors must be of its {len(parts)} places, not {name[:200]!r}")
+        parts[int(number)][own] = values
+    return list(zip(headers, parts, strict=True))
 
 
 def _check_weights(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -53,6 +53,7 @@ def expand(
     seed: int | None = None,
     still: bool = False,
     train_range: list[int] | None = None,
+    shots: str | Sequence[str] = "auto",
     device: str = "auto",
     precision: PrecisionName = "auto",
     matrix_in: str = "",
@@ -83,6 +84,7 @@ def expand(
         seed: seed of everything that is drawn at random, 0 to 2147483647.
         still: 1: image mode, for single pictures and slide shows.
         train_range: first and last frame to train on, counted from 0; all frames are expanded.
+        shots: "auto": one network a place that the shots show; "off": one for all; or a file or list of cuts (fast).
         device: "auto", "cpu", "cuda:0" (NVIDIA, AMD), "xpu:0" (Intel) or "mps" (Apple).
         precision: "auto", "bf16" or "fp32"; auto: bf16 where the device computes it natively.
         matrix_in: the clip's matrix where its properties do not say, by resize's names (709, 470bg, ...).
@@ -127,6 +129,7 @@ def mask(
     seed: int | None = None,
     still: bool = False,
     train_range: list[int] | None = None,
+    shots: str | Sequence[str] = "auto",
     device: str = "auto",
     precision: PrecisionName = "auto",
     matrix_in: str = "",
@@ -181,6 +184,7 @@ def train(
     seed: int | None = None,
     still: bool = False,
     train_range: list[int] | None = None,
+    shots: str | Sequence[str] = "auto",
     device: str = "auto",
     precision: PrecisionName = "auto",
     matrix_in: str = "",
@@ -216,6 +220,10 @@ def train(
     if path:
         job.trained.write(target)
         return target
+    if job.trained.file is None and "film" in job.trained.metadata and job.store.networks is not None:
+        target = job.store.networks / f"{job.trained.metadata['key']}.safetensors"
+        job.trained.write(target)
+        return target
     if job.trained.file is None:
         raise Failed(f"the network could not be kept in {job.store.networks}: name a file with path")
     return job.trained.file.path
@@ -235,6 +243,7 @@ def still(
     seed: int | None = None,
     still: bool = False,
     train_range: list[int] | None = None,
+    shots: str | Sequence[str] = "auto",
     device: str = "auto",
     precision: PrecisionName = "auto",
     matrix_in: str = "",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from vszhdrv.store.weight_files import WeightFile
 from vszhdrv.version import __version__
 from vszhdrv.zhdrv.config import Config
 
-from . import clips, expanding, fitting, lazy, training_frames
+from . import clips, expanding, film, fitting, lazy, training_frames
 from .colour import to_linear
 from .expanding import Computing
 from .lazy import Reading
@@ -59,8 +59,9 @@ MEASURED_STEPS = 5
 class Event:
     """How far the training has come.
 
-    `done` of `total` frames ("scoring" many to choose some, "reading" those, "comparing" them with their neighbours
-    between the rounds of training) or steps ("training"); `seconds_left` of all the training, once it can be told.
+    `done` of `total` frames ("scanning" all for their shots, "scoring" many to choose some, "reading" those,
+    "comparing" them with their neighbours between the rounds of training) or steps ("training"); `seconds_left` of all
+    the training, once it can be told.
     "estimate" comes once, after the first measured steps. `progress` is the training's own account after a step.
     """
 
@@ -94,6 +95,7 @@ def prepare(
     tile_pad: int | None = None,
     num_streams: int | None = None,
     train_range: list[int] | None = None,
+    shots: str | Sequence[str] = "auto",
 ) -> Job:
     """Check the arguments and the clip, and settle its colour: what can be wrong is said here, as a Refused.
 
@@ -119,19 +121,29 @@ def prepare(
         range_in=range_in,
     )
     given = read_given(Path(weights).expanduser(), request.config) if weights else None
-    return Job(
-        request, Store(store_folder(cache), warn, lambda found: fitting.check(found, request.config)), train, given
-    )
+    store = Store(store_folder(cache), warn, lambda found: fitting.check(found, request.config))
+    chosen = [shots] if isinstance(shots, str) else list(shots)
+    cuts = None if chosen in ([], ["off"]) else film.given_cuts(chosen, clip.num_frames)
+    of_film = given is not None and "film" in given.metadata
+    one_network = chosen == ["off"] or still or bool(train_range) or config.head == "ratio" or given is not None
+    if one_network and not of_film:
+        return Job(request, store, train, given)
+    from .film_job import FilmJob
+
+    job = FilmJob(request, store, train, None, cuts=cuts, epochs_given=epochs is not None)
+    if given is not None:
+        job.take_given(given)
+    return job
 
 
-def _read(readings: Generator[Reading, None, TrainingFrames]) -> Generator[Event, None, TrainingFrames]:
+def _read[T](readings: Generator[Reading, None, T]) -> Generator[Event, None, T]:
     """Carry out the readings here and now; the value is theirs."""
     while True:
         try:
             reading = next(readings)
         except StopIteration as end:
-            frames: TrainingFrames = end.value
-            return frames
+            value: T = end.value
+            return value
         for place, (planes, props) in enumerate(clips.read(reading.clip, reading.positions)):
             reading.take(place, planes, props)
             yield Event(reading.kind, place + 1, len(reading.positions))

@@ -1,0 +1,158 @@
+"""A film: one network a place, whoever asks for which frame first."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import vapoursynth as vs
+
+from vszhdrv.errors import Refused
+from vszhdrv.plugin import clips, film_job
+from vszhdrv.plugin.job import Job, prepare
+from vszhdrv.store.store import Store
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+MakeFilm = Callable[..., Any]
+core = vs.core
+
+
+def expanded(clip: Any, **arguments: Any) -> Any:
+    return core.zhdrv.Expand(clip, **{"device": "cpu", "epochs": 1, **arguments})
+
+
+def pixels(clip: Any, n: int) -> np.ndarray:
+    return next(clips.read(clip, [n]))[0]
+
+
+def networks(cache: Path) -> set[str]:
+    return {path.name for path in (cache / "networks").glob("*.safetensors") if ".last" not in path.name}
+
+
+def test_every_frame_is_expanded_by_the_network_of_its_place(make_film: MakeFilm, own_cache: Path) -> None:
+    film = make_film(1, 2, 1)
+    hdr = expanded(film)
+    found = networks(own_cache)
+    assert len(found) == 2
+    first, second = expanded(film[:16] + film[32:]), expanded(film[16:32])
+    assert networks(own_cache) == found  # the places alone have the keys that the film has given them
+    assert (pixels(hdr, 40) == pixels(first, 24)).all()
+    assert (pixels(hdr, 20) == pixels(second, 4)).all()
+
+
+def test_a_clip_of_one_place_has_the_network_that_it_has_without_shots(make_film: MakeFilm) -> None:
+    clip = make_film(1, frames=30)
+    settings = {"epochs": 1, "device": "cpu"}
+    on, off = prepare(clip, **settings), prepare(clip, shots="off", **settings)
+    for job in (on, off):
+        for _ in job.train():
+            pass
+    assert on.trained is not None
+    assert on.trained.metadata["key"] == off.request.key
+
+
+def test_a_requested_frame_trains_its_place_alone(make_film: MakeFilm, own_cache: Path) -> None:
+    hdr = expanded(make_film(1, 2), when="frame")
+    assert not networks(own_cache)
+    hdr.get_frame(20).close()
+    assert len(networks(own_cache)) == 1
+    hdr.get_frame(0).close()
+    assert len(networks(own_cache)) == 2
+
+
+def test_the_order_of_requests_leaves_no_trace(make_film: MakeFilm, tmp_path: Path) -> None:
+    results = []
+    for turn, order in enumerate(((0, 20, 40), (40, 0, 20))):
+        hdr = expanded(make_film(1, 2, 1), when="frame", cache=str(tmp_path / str(turn)))
+        results.append({n: pixels(hdr, n) for n in order})
+    for n in (0, 20, 40):
+        assert (results[0][n] == results[1][n]).all()
+
+
+def test_a_file_of_all_places_networks_expands_the_film(make_film: MakeFilm, tmp_path: Path) -> None:
+    film, path = make_film(1, 2), tmp_path / "film.safetensors"
+    assert core.zhdrv.Train(film, path=str(path), epochs=1, device="cpu") == str(path)
+    given = expanded(film, weights=str(path), cache="", train=0, epochs=None)
+    known = expanded(film, train=0)
+    for n in (3, 20):
+        assert (pixels(given, n) == pixels(known, n)).all()
+    with pytest.raises(vs.Error, match="weights must be of a film of 16 frames"):
+        expanded(film[:16], weights=str(path))
+
+
+def test_without_a_path_the_cache_keeps_the_films_file(make_film: MakeFilm) -> None:
+    film = make_film(1, 2)
+    path = core.zhdrv.Train(film, epochs=1, device="cpu")
+    assert (pixels(expanded(film, weights=path), 20) == pixels(expanded(film), 20)).all()
+
+
+def test_across_a_dissolve_both_networks_are_mixed(make_film: MakeFilm, tmp_path: Path) -> None:
+    film, table = make_film(1, 2), tmp_path / "cuts.csv"
+    table.write_text("first,place,dissolve\n0,a,\n16,b,15-17\n")
+    hdr = expanded(film, shots=str(table))
+    job = prepare(film, shots=str(table), epochs=1, device="cpu")
+    assert job.look_up() is not None
+    assert isinstance(job, film_job.FilmJob)
+    routed = film_job._Routed(job, None, 3, None)
+    one, other = (pixels(routed._of_place(place), 16) for place in (0, 1))
+    assert pixels(hdr, 16) == pytest.approx((one + other) / 2, rel=1e-5)
+
+
+def test_shots_that_are_off_or_ranges_to_train_on_mean_one_network(make_film: MakeFilm, own_cache: Path) -> None:
+    film = make_film(1, 2)
+    expanded(film, shots="off")
+    assert len(networks(own_cache)) == 1
+    assert not isinstance(prepare(film, train_range=[0, 9]), film_job.FilmJob)
+    assert not isinstance(prepare(film, preset="paper"), film_job.FilmJob)
+
+
+def test_a_network_of_more_steps_counts_as_found(make_film: MakeFilm, own_cache: Path) -> None:
+    film = make_film(1, 2, 3)
+    job = prepare(film, device="cpu")
+    assert isinstance(job, film_job.FilmJob)
+    job._find_shots()
+    assert [place.request.config.epochs for place in job.places] == [16, 16, 16]
+    place = job.places[1]
+    assert [request.config.epochs for request in place.longer] == [40]
+    longer = Job(place.longer[0], Store(own_cache, print), True, None)
+    longer.store.networks.mkdir(parents=True)  # type: ignore[union-attr]
+    for _ in prepare(film[16:32], epochs=1, device="cpu", shots="off").train():
+        pass
+    (file,) = (path for path in (own_cache / "networks").glob("*.safetensors") if ".last" not in path.name)
+    file.rename(file.with_name(f"{longer.request.key}.safetensors"))
+    assert place.look_up() is not None
+    assert job.look_up() is None
+
+
+def test_epochs_fall_with_the_number_of_places() -> None:
+    assert [film_job.epochs_of(40, places) for places in (2, 3, 16, 500)] == [40, 16, 8, 8]
+    assert film_job.epochs_of(4, 2) == 4
+
+
+def test_masks_and_levels_know_places(make_film: MakeFilm) -> None:
+    film = make_film(1, 2)
+    hdr = expanded(film, peak=1000.0)
+    with hdr.get_frame(20) as frame:
+        assert frame.props["PLSceneAvg"] > 0
+    mask = core.zhdrv.Mask(film, epochs=1, device="cpu")
+    assert mask.format.id == vs.GRAYS
+    assert np.isfinite(pixels(mask, 20)).all()
+
+
+def test_one_graph_for_several_places_is_refused(make_film: MakeFilm) -> None:
+    job = prepare(make_film(1, 2), epochs=1, device="cpu")
+    for _ in job.train():
+        pass
+    with pytest.raises(Refused, match="shots must be off"):
+        job.expander()
+
+
+def test_a_film_goes_on_after_a_place_that_is_lost(make_film: MakeFilm, own_cache: Path) -> None:
+    film = make_film(1, 2)
+    before = pixels(expanded(film), 20)
+    lost = sorted((own_cache / "networks").glob("*.safetensors"))
+    for path in lost[:2]:
+        path.unlink()
+    assert (pixels(expanded(film), 20) == before).all()
