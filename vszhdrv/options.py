@@ -6,7 +6,7 @@ Module of the ground floor: it imports nothing.
 from typing import Final
 
 OPTIONS: Final[dict[str, str]] = {
-    "preset": '"fast": one to two minutes on two CPU cores; "paper": the published recipe, hours to days',
+    "preset": '"fast": one to two minutes on two CPU cores; "draft": seconds; "paper": hours to days, as published',
     "n_exp_down": "how far above white highlights may reach, in steps of two stops: 1 to 6, paper from 0",
     "n_exp_up": "brighter exposures that paper merges, in steps of two stops, 0 to 6; fast does not use it",
     "epochs": "passes of training, 1 to 100000; fast: of 50 steps each, the last fifth of them its second round",

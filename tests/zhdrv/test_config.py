@@ -23,7 +23,13 @@ def test_fast_is_the_default_and_counts_steps_not_seconds() -> None:
     assert Config.from_preset().steps_per_epoch
 
 
-@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_draft_is_fast_with_few_steps() -> None:
+    draft = Config.from_preset("draft")
+    assert draft.epochs * (draft.steps_per_epoch or 0) <= 400
+    assert draft.architecture == Config.from_preset().architecture
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper", "draft"])
 def test_what_is_given_holds_and_none_leaves_it_to_the_preset(preset: str) -> None:
     plain = Config.from_preset(preset)
     assert Config.from_preset(preset, epochs=None, lr=None, seed=None, alpha=None) == plain
@@ -80,7 +86,7 @@ def test_fast_looks_one_step_down_at_least(preset: str, lowest: int, value: int)
 def test_an_unknown_preset_is_told_the_known(preset: str) -> None:
     with pytest.raises(ValueError) as raised:
         Config.from_preset(preset)
-    assert str(raised.value) == f"preset must be one of paper, fast, not {preset!r}"
+    assert str(raised.value) == f"preset must be one of paper, fast, draft, not {preset!r}"
 
 
 def test_an_unknown_setting_is_told_the_known() -> None:

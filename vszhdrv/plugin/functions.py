@@ -30,7 +30,7 @@ from .workers import Pixels, Planes
 if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
 
-Preset = Literal["fast", "paper"]
+Preset = Literal["fast", "draft", "paper"]
 When = Literal["call", "frame"]
 PrecisionName = Literal["auto", "bf16", "fp32"]
 Compression = Literal["zip", "zips", "piz", "dwaa", "dwab", "none", "htj2k32"]
@@ -74,7 +74,7 @@ def expand(
 
     Args:
         clip: any constant format and size from 16x16; progressive; at least 2 frames unless `still`.
-        preset: "fast": one to two minutes on two CPU cores; "paper": the published recipe, hours to days.
+        preset: "fast": one to two minutes on two CPU cores; "draft": seconds; "paper": hours to days, as published.
         n_exp_down: how far above white highlights may reach, in steps of two stops: 1 to 6, paper from 0.
         n_exp_up: brighter exposures that paper merges, in steps of two stops, 0 to 6; fast does not use it.
         epochs: passes of training, 1 to 100000; fast: of 50 steps each, the last fifth of them its second
