@@ -30,6 +30,9 @@ so that the same pixels are judged with and without compression. Columns, over a
     BAD      values that are not finite
     TRAIN    seconds of training, MS milliseconds a frame of expansion; with --run
 
+Of a film (make_scenes.py --film), each of its scenes has a row, too: its frames in their order, without those that are
+mixed or lit by a flash. So they compare with the scene's own row where it is given alone.
+
 A second table has the highlights' error by the brightness of the truth, all scenes together: SHARE of the clipped
 pixels, BIAS and RMS of the log2 error in stops, and PART of the squared error.
 """
@@ -44,7 +47,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -144,7 +147,9 @@ class Scene:
     transfer: str
     video: Path | None
     camera: Camera | None = None
-    """Where the camera was; None in folders that older scripts wrote."""
+    """Where the camera was; None in films, and in folders that older scripts wrote."""
+    parts: dict[str, list[int]] = field(default_factory=dict)
+    """Of a film: the frames that show each of its scenes, in the scene's order; not those mixed or lit by a flash."""
 
     @classmethod
     def open(cls, folder: Path) -> Scene:
@@ -152,8 +157,9 @@ class Scene:
         about = json.loads((folder / "scene.json").read_text())
         video = about.get("video")
         camera = Camera.read(about) if "turn" in about else None
+        parts = film_parts(about["shots"], about["flashes"]) if "shots" in about else {}
         about = {name: about[name] for name in ("frames", "width", "height", "fps", "transfer")}
-        return cls(folder, video=folder / video if video else None, camera=camera, **about)
+        return cls(folder, video=folder / video if video else None, camera=camera, parts=parts, **about)
 
     @property
     def name(self) -> str:
@@ -179,6 +185,15 @@ class Scene:
         if self.video:
             return decode(np.stack(list(read_clip(to_rgb(open_clip(self))))).clip(0))
         return decode(self.sdr() / np.float32(255))
+
+
+def film_parts(shots: list[dict[str, Any]], flashes: list[int]) -> dict[str, list[int]]:
+    """`Scene.parts` of a film's shots, as make_scenes.py describes them, and of its frames that a flash lights."""
+    mixed = {n for shot in shots for n in range(shot["first"], shot["first"] + shot["blended"])} | set(flashes)
+    parts: dict[str, list[int]] = {}
+    for shot in sorted(shots, key=lambda shot: shot["scene_first"]):
+        parts.setdefault(shot["scene"], []).extend(n for n in range(shot["first"], shot["end"]) if n not in mixed)
+    return parts
 
 
 def open_scenes(folder: Path, only: list[str] | None) -> list[Scene]:
@@ -506,6 +521,10 @@ def evaluate(scenes: list[Scene], methods: dict[str, Method], jod: Jod | None) -
             brightness[name] = brightness[name] + found if name in brightness else found
             table[name][scene.name] = scores | {"TRAIN": result.training, "MS": result.per_frame}
             print(row(scene.name, name, table[name][scene.name]), flush=True)
+            for part, frames in scene.parts.items():
+                of_part = score(truth[frames], sdr[frames], result.clip[frames], scene.fps)
+                table[name][f"{scene.name}: {part}"] = of_part | {"TRAIN": float("nan"), "MS": float("nan")}
+                print(row(f"{scene.name}: {part}", name, table[name][f"{scene.name}: {part}"]), flush=True)
     for name, rows in table.items():
         rows[MEAN] = mean(list(rows.values()))
         print(row(MEAN, name, rows[MEAN]))

@@ -316,3 +316,11 @@ def test_jod() -> None:
     jod = evaluate.color_video_vdp()
     assert score(truth, sdr, truth, jod=jod)["JOD"] == pytest.approx(10)
     assert score(truth, sdr, np.minimum(truth, 1), jod=jod)["JOD"] < 9
+
+
+def test_a_films_scenes_are_told_apart_in_their_own_order() -> None:
+    def shot(first: int, end: int, scene: str, scene_first: int, blended: int = 0) -> dict[str, object]:
+        return {"first": first, "end": end, "scene": scene, "scene_first": scene_first, "blended": blended}
+
+    shots = [shot(0, 4, "a", 2), shot(4, 8, "b", 0), shot(7, 10, "a", 0, 1)]
+    assert evaluate.film_parts(shots, [5]) == {"b": [4, 6], "a": [8, 9, 0, 1, 2, 3]}
