@@ -449,7 +449,7 @@ def test_already_trained_nowhere(bench: Bench, capsys: pytest.CaptureFixture[str
 
 def test_options_reach_the_package(bench: Bench) -> None:
     arguments = "--n-exp-down 3 --n_exp-up=1 --epochs 2 --lr 1e-3 --alpha 0.5 --seed 7 --preset paper --device cpu"
-    arguments += " --train-range 0-1 --num-streams 2 --precision fp32 --tile 128x64 --tile-pad 0"
+    arguments += " --train-range 0-1 --shots off --num-streams 2 --precision fp32 --tile 128x64 --tile-pad 0"
     assert bench(*arguments.split(), "--transfer_in", "linear", "--range-in=full", "--cache=", "--fps", "23.976") == 0
     (job,) = bench.jobs
     assert job.options == {
@@ -466,6 +466,7 @@ def test_options_reach_the_package(bench: Bench) -> None:
         "cache": "",
         "still": False,
         "train_range": [0, 1],
+        "shots": "off",
         "num_streams": 2,
         "precision": "fp32",
         "tile": [128, 64],

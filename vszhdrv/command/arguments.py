@@ -313,7 +313,7 @@ def _learning(parser: Parser) -> None:
     option(parser, "alpha", "the preset's", type=number(float), metavar="A")
     option(parser, "seed", "0", type=number(int), metavar="N")
     option(parser, "train_range", type=first_and_last, metavar="A-B")
-    option(parser, "shots", "auto", metavar="FILE", default="auto")
+    option(parser, "shots", "auto", metavar="FILE")
     option(parser, "device", "auto", metavar="DEVICE", default="auto")
     option(parser, "precision", "auto", metavar="NAME", default="auto")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
