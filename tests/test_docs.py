@@ -144,12 +144,17 @@ def test_commands_are_accepted(page: Path) -> None:
         "export": arguments.export_parser,
         "shots": arguments.shots_parser,
         "cache": arguments.cache_parser,
+        "doctor": arguments.doctor_parser,
     }
     for command in commands(page):
         words = shlex.split(command.replace(" [options]", "").replace(" KEY", " 0123"))
         parser = parsers[words.pop(0)]() if words[0] in parsers else arguments.main_parser()
         parsed = parser.parse_args(words)  # exits where it refuses
-        assert (parsed.action if "action" in parsed else str(parsed.input)) == words[0]
+        if "action" in parsed:
+            assert parsed.action == words[0]
+        elif "input" in parsed:
+            inputs = parsed.input if isinstance(parsed.input, list) else [parsed.input]
+            assert [str(path) for path in inputs] == words[: len(inputs)]
 
 
 def test_the_encoding_pages_commands_hold_the_lines_they_ask_for() -> None:

@@ -66,6 +66,35 @@ class Meters:
         self._kind, self._bar = "", None
 
 
+class Objects:
+    """The same for programs: `emit` takes an object for each step of the way, at most one a second and the last."""
+
+    SECONDS = 1.0
+
+    def __init__(self, emit: Callable[[dict[str, object]], None]) -> None:
+        self._emit = emit
+        self._kind = ""
+        self._told = -math.inf
+
+    def __enter__(self) -> Objects:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def show(self, kind: str, done: int, total: int, seconds_left: float | None = None) -> None:
+        """`done` of `total` frames or steps of the stage `kind`."""
+        now = time.monotonic()
+        if kind != self._kind or done == total or now >= self._told + self.SECONDS:
+            self._kind, self._told = kind, now
+            left = None if seconds_left is None else round(seconds_left, 1)
+            self._emit({"event": "progress", "stage": kind, "done": done, "total": total, "seconds_left": left})
+
+    def close(self) -> None:
+        """A stage has ended."""
+        self._kind = ""
+
+
 def _shows_bars() -> bool:
     """Whether standard error is a terminal, or the output of a notebook's cell."""
     return sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)

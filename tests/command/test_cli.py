@@ -486,7 +486,7 @@ def test_one_picture(bench: Bench) -> None:
     ("arguments", "words"),
     [
         ([], "required: INPUT"),
-        (["a", "b"], "unrecognized arguments: b"),
+        (["train", "a", "b"], "unrecognized arguments: b"),
         (["a", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["a", "--epochs", "many"], "--epochs: must be a whole number, not 'many'"),
         (["a", "--lr", "fast"], "--lr: must be a number, not 'fast'"),
@@ -852,3 +852,42 @@ def test_still_refuses_in_one_sentence(
     assert cli.main(["still", bench.source, *options, str(bench.folder / name), "--cache="]) == 2
     assert said in capsys.readouterr().err
     assert not any(job.learned for job in bench.jobs)
+
+
+def test_several_inputs_go_one_after_the_other_and_a_failure_stops_none(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bench.folder / "clip", bench.folder / "other")
+    inputs = [bench.source, str(bench.folder / "missing"), str(bench.folder / "other")]
+    assert cli.main([*inputs, "--runs", str(bench.folder / "runs")]) == 1
+    lines = told(capsys)
+    assert f"INPUT {bench.folder / 'missing'} does not exist" in lines
+    assert lines[-2:] == ["done: 2 of 3 inputs", "1 of 3 inputs failed: missing"]
+    assert len(list((bench.folder / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "a.mkv"], "--out must be used with one INPUT, not with 2: --out_dir names a folder for all"),
+        (["--out_dir", "hdr"], "--out_dir must get files of different names, not two of 'clip'"),
+    ],
+)
+def test_several_inputs_need_names_of_their_own(
+    bench: Bench, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert cli.main([bench.source, bench.source, *options]) == 2
+    assert told(capsys) == [words]
+
+
+def test_progress_is_objects_for_programs(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--progress", "json") == 0
+    objects = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {found["event"] for found in objects} == {"message", "progress"}
+    steps = [found for found in objects if found.get("stage") == "training"]
+    assert (steps[-1]["done"], steps[-1]["total"]) == (4, 4)
+    assert objects[-1]["text"].startswith("done: ")
+    assert bench("--progress=json", "--peak", "7") == 2
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["event"] == "error"
+    assert bench() == 0
+    assert told(capsys)  # lines for people again

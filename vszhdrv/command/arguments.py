@@ -114,7 +114,7 @@ def main_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"zhdrv {__version__}")
-    _learning(parser)
+    _learning(parser, several=True)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
     what.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
@@ -128,6 +128,7 @@ def main_parser() -> Parser:
         "run folder is made: the network is kept in the cache. HDR10 is measured before it is encoded; frames beyond "
         "1 GB of memory are expanded twice for it. Odd sizes get one more column or row, a copy of the last.",
     )
+    file.add_argument("--out_dir", type=Path, metavar="DIR", help="folder for a file NAME.mkv of each INPUT")
     file.add_argument("--out", type=Path, metavar="FILE", help=".mkv or .mp4 to write")
     file.add_argument("--hlg", action="store_true", default=None, help="HLG instead of HDR10")
     file.add_argument("--crf", type=number(float), metavar="Q", help="libx265's quality, 0 to 51 (12)")
@@ -296,12 +297,13 @@ def option(parser: Parser, name: str, usually: str = "", **how: Any) -> None:
     parser.add_argument(f"--{name}", help=OPTIONS[name] + (f" ({usually})" if usually else ""), **how)
 
 
-def _learning(parser: Parser) -> None:
+def _learning(parser: Parser, *, several: bool = False) -> None:
     """What is learned from, how, and where it is kept."""
     add = parser.add_argument
     add(
         "input",
         metavar="INPUT",
+        nargs="+" if several else None,
         type=Path,
         help="a video file, a folder of .png frames, or one picture (--data_type image)",
     )
@@ -321,6 +323,7 @@ def _learning(parser: Parser) -> None:
     for name in ("matrix_in", "transfer_in", "range_in"):
         option(parser, name, metavar="NAME")
     option(parser, "cache", metavar="DIR")
+    add("--progress", choices=("text", "json"), default="text", help="json: an object a line on standard error")
 
 
 def _expanding(parser: Parser, peak: str) -> None:

@@ -27,18 +27,20 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vszhdrv.command import arguments as grammar
-from vszhdrv.command.process import INTERRUPTED, interrupted, say, tell
+from vszhdrv.command.process import INTERRUPTED, interrupted, meters, say, speak_json, tell
 from vszhdrv.errors import Failed, Refused, failing, message
 from vszhdrv.files import Damaged, parsing
-from vszhdrv.progress import Meters, duration
+from vszhdrv.progress import duration
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -58,8 +60,6 @@ SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
 
 COLOUR = ("matrix_in", "transfer_in", "range_in")
 COMPUTING = ("num_streams", "tile", "tile_pad")
-LINE_SECONDS = 10.0
-"""How often progress is told where standard error is not a terminal."""
 PICTURE_SECONDS = 5
 """The pictures in recs/ are refreshed this often while training, ..."""
 PICTURE_SHARE = 20
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [grammar.normal(word) for word in (sys.argv[1:] if argv is None else argv)]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # Windows' code pages lack most letters of paths
+    speak_json("--progress=json" in words or ["--progress", "json"] in [list(pair) for pair in pairwise(words)])
     commands = {
         "train": (train, grammar.train_parser),
         "expand": (write_folder, grammar.expand_parser),
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and not name and (meant := mistyped(words[0], commands)):
         say(f"there is no command and no file {words[0]!r}: did you mean {meant}?")
         return 2
-    command, parser = commands.get(name, (learn_and_expand, grammar.main_parser))
+    command, parser = commands.get(name, (expand_all, grammar.main_parser))
     along = command is train and processes() > 1 and os.environ["RANK"] != "0"
     # Only the first of several processes reads the arguments, and says what is wrong with them.
     arguments = argparse.Namespace() if along else parser().parse_args(words[1:] if name else words)
@@ -119,10 +120,10 @@ def ended_by(error: Exception | KeyboardInterrupt) -> int:
         say("interrupted; the same command goes on from what is saved")
         return INTERRUPTED
     if isinstance(error, Refused | Failed):
-        say(message(error))
+        say(message(error), "error")
         return 2 if isinstance(error, Refused) else 1
     traceback.print_exception(error)
-    say(f"internal error, a mistake of zhdrv's: {type(error).__name__}: {error}")
+    say(f"internal error, a mistake of zhdrv's: {type(error).__name__}: {error}", "error")
     return 1
 
 
@@ -143,8 +144,40 @@ def stopped_alike() -> Iterator[None]:
 # The main job, and its parts
 
 
+def expand_all(arguments: argparse.Namespace) -> None:
+    """Every INPUT, one after the other. A failure does not stop the rest; a summary ends it."""
+    inputs: list[Path] = arguments.input
+    if len(inputs) > 1 and arguments.out is not None:
+        raise Refused(f"--out must be used with one INPUT, not with {len(inputs)}: --out_dir names a folder for all")
+    if arguments.out_dir is not None:
+        if arguments.out is not None:
+            raise Refused("--out_dir must be used without --out, not with it")
+        doubled = [name for name, count in Counter(path.stem for path in inputs).items() if count > 1]
+        if doubled:
+            raise Refused(f"--out_dir must get files of different names, not two of {doubled[0]!r}")
+        arguments.out_dir.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for path in inputs:
+        out = arguments.out if arguments.out_dir is None else arguments.out_dir / f"{path.stem}.mkv"
+        one = argparse.Namespace(**{**vars(arguments), "input": path, "out": out})
+        if len(inputs) == 1:
+            learn_and_expand(one)
+            return
+        try:
+            with failing():
+                learn_and_expand(one)
+        except Exception as error:
+            if interrupted():
+                raise
+            ended_by(error)
+            failed.append(path.name)
+    say(f"done: {len(inputs) - len(failed)} of {len(inputs)} inputs")
+    if failed:
+        raise Failed(f"{len(failed)} of {len(inputs)} inputs failed: {', '.join(failed)}")
+
+
 def learn_and_expand(arguments: argparse.Namespace) -> None:
-    """INPUT to run folder, or to one file that plays: open, prepare, learn, expand."""
+    """INPUT to run folder, or to one file that plays: open, prepare, train, expand."""
     if arguments.out is None:
         for name in given(arguments, ("hlg", "crf", "report", "overwrite")):
             raise Refused(f"--{name} is for a file that plays: name it with --out")
@@ -318,13 +351,13 @@ def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
                 complaints.add(text)
                 say(text)
 
-    with log_told(), closing(job.train(team)) as events, Meters(say, LINE_SECONDS) as meters:
+    with log_told(), closing(job.train(team)) as events, meters() as meter:
         for event in events:
             if event.kind == "estimate":
-                meters.close()
+                meter.close()
                 say(f"training takes about {duration(event.seconds_left or 0)}")
             else:
-                meters.show(event.kind, event.done, event.total, event.seconds_left)
+                meter.show(event.kind, event.done, event.total, event.seconds_left)
             if run is None or event.progress is None:
                 continue
             if len(event.progress.rows) > epochs:
@@ -370,10 +403,10 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Lo
     if len(missing) < len(frames):
         say(f"{len(frames) - len(missing)} of {len(frames)} frames are there already and stay")
     gains: dict[int, float] = {}
-    with closing(runs.write_frames(hdr, missing, sequence)) as written, Meters(say, LINE_SECONDS) as meters:
+    with closing(runs.write_frames(hdr, missing, sequence)) as written, meters() as meter:
         for n, gain in written:
             gains[n] = gain
-            meters.show("expanding", len(gains), len(missing))
+            meter.show("expanding", len(gains), len(missing))
     if sequence.clamped or sequence.invalid:
         say(f"{sequence.clamped} values were too large for the files and {sequence.invalid} were not numbers")
     if len(frames) == hdr.num_frames and (len(gains) == hdr.num_frames or not run.preview.exists()):
@@ -429,9 +462,9 @@ def write_file(arguments: argparse.Namespace) -> None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
     content = ffmpeg.Content.of(clip, durations, light, job.request.colour.primaries)
     written = ffmpeg.write(signal, held, wanted, content, arguments.input, arguments.out)
-    with closing(written) as frames, Meters(say, LINE_SECONDS) as meters:
+    with closing(written) as frames, meters() as meter:
         for done in frames:
-            meters.show("encoding", done, signal.num_frames)
+            meter.show("encoding", done, signal.num_frames)
     if page is not None:
         params = {
             **params_of(arguments, job),
@@ -479,10 +512,10 @@ def read_whole(clip: vs.VideoNode, *, digest: bool) -> tuple[list[Fraction], str
     durations: list[Fraction] = []
     pixels = hashlib.sha256()
     take = pixels.update if digest else None
-    with closing(ffmpeg.durations(clip, take)) as reading, Meters(say, LINE_SECONDS) as meters:
+    with closing(ffmpeg.durations(clip, take)) as reading, meters() as meter:
         for duration_of_frame in reading:
             durations.append(duration_of_frame)
-            meters.show("reading the clip", len(durations), clip.num_frames)
+            meter.show("reading the clip", len(durations), clip.num_frames)
     return durations, pixels.hexdigest() if digest else ""
 
 
@@ -506,9 +539,9 @@ def measured(
     path = cache_folder and cache_folder / "light" / f"{key}.npz"
     found = (path and light.ClipLight.load(path, key)) or light.ClipLight(*size)
     try:
-        with closing(delivery.measure(clip, found, held)) as frames, Meters(say, LINE_SECONDS) as meters:
+        with closing(delivery.measure(clip, found, held)) as frames, meters() as meter:
             for done, total in frames:
-                meters.show("measuring", done, total)
+                meter.show("measuring", done, total)
     finally:  # also what an interrupted run has measured
         if path:
             try:
@@ -600,9 +633,9 @@ def write_report(subject: Subject, pairs: Pairs, path: Path) -> Report:
     from vszhdrv.command.report import page
 
     made = page.Report(subject, pairs)
-    with closing(made.measure()) as frames, Meters(say, LINE_SECONDS) as meters:
+    with closing(made.measure()) as frames, meters() as meter:
         for done, total in frames:
-            meters.show("measuring for the report", done, total)
+            meter.show("measuring for the report", done, total)
     files.write_whole(path, made.page().encode())
     return made
 
@@ -659,12 +692,12 @@ def shots(arguments: argparse.Namespace) -> None:
             files.check_output(name, path, arguments.input, endings, overwrite=arguments.overwrite)
     index = folder and folder / "index"
     clip = sources.open_clip(arguments.input, still=False, fps=arguments.fps, index=index, say=say)
-    with Meters(say, LINE_SECONDS) as meters:
+    with meters() as meter:
         found = vszhdrv.find_shots(
             clip,
             arguments.shots,
             cache=arguments.cache,
-            progress=lambda done, total: meters.show("reading the clip", done, total),
+            progress=lambda done, total: meter.show("reading the clip", done, total),
         )
     if arguments.csv:
         films.write_table(arguments.csv, found)

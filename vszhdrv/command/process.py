@@ -5,19 +5,26 @@ Apart from cli.py because this must be there before the rest is imported: a sign
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TextIO
+
+from vszhdrv.progress import Meters, Objects
 
 INTERRUPTED = 130
 IMPATIENCE_SECONDS = 2.0
 """Signals that follow the first this closely are the same wish."""
 
 _first_signal: float | None = None
+_json = False
+
+LINE_SECONDS = 10.0
+"""How often progress is told where standard error is not a terminal."""
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
@@ -54,11 +61,35 @@ def _on_signal(_number: int, _frame: FrameType | None) -> None:
         os._exit(INTERRUPTED)
 
 
-def say(text: str) -> None:
-    """A sentence on standard error. A log that can't be written does not stop the work."""
+def speak_json(wanted: bool) -> None:
+    """From now on, `say` writes objects for programs (--progress json), or lines for people."""
+    global _json
+    _json = wanted
+
+
+def say(text: str, event: str = "message") -> None:
+    """A sentence on standard error."""
+    if _json:
+        emit({"event": event, "text": text})
+    else:
+        _print_to_stderr(f"zhdrv: {printable(text)}")
+
+
+def emit(content: Mapping[str, object]) -> None:
+    """One object on a line of standard error."""
+    _print_to_stderr(json.dumps(content))
+
+
+def meters() -> Meters | Objects:
+    """What tells how far the work is."""
+    return Objects(emit) if _json else Meters(say, LINE_SECONDS)
+
+
+def _print_to_stderr(line: str) -> None:
+    """A log that can't be written does not stop the work."""
     if sys.stderr is not None:  # as in a Windows program without a console
         try:
-            print(f"zhdrv: {printable(text)}", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
         except OSError:
             _silence(sys.stderr)
 
