@@ -153,7 +153,7 @@ def test_another_users_files_are_told_and_not_taken_for_missing(tmp_path: Path) 
     for file in (path, path.with_suffix(".state")):
         file.chmod(0)
     command = [sys.executable, "-c", READ_AS_NOBODY, str(tmp_path), KEY]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    said = subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
     assert said == f"{path} can't be read (Permission denied); it is not used\nNone\n"
 
 
@@ -175,7 +175,7 @@ def test_a_network_that_another_process_evicts_stays_with_whoever_has_found_it(t
     finder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert finder.stdout is not None and finder.stdout.readline() == "found\n"
     assert Store(tmp_path, pytest.fail).evict(0) == [KEY]
-    assert finder.communicate("\n", timeout=60)[0] == "False 3.0\n"
+    assert finder.communicate("\n", timeout=240)[0] == "False 3.0\n"
 
 
 # The listings
@@ -194,7 +194,7 @@ def test_the_listing_believes_no_header_and_no_name(tmp_path: Path) -> None:
     (networks / f"{'e' * 32}.safetensors").write_bytes(b"\xff" * 100)
     for words in (["list"], ["show", "aaa"]):
         command = [sys.executable, "-m", "vszhdrv", "cache", *words, "--cache", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         assert not any(ord(c) < 32 and c != "\n" for c in done.stdout + done.stderr) and "\u202e" not in done.stdout
         if words == ["list"]:
@@ -237,9 +237,12 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def zhdrv(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def zhdrv(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vszhdrv", *map(str, words)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "VSZHDRV_CACHE": str(cwd / "cache"), **more}
+    own = {"HOME": cwd / "home", "TMPDIR": cwd / "tmp", "VSZHDRV_CACHE": cwd / "cache"}
+    for name in ("HOME", "TMPDIR"):
+        own[name].mkdir(exist_ok=True)
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(folder) for name, folder in own.items()}}
     return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd, env=variables)
 
 
@@ -249,6 +252,10 @@ def test_a_run_folder_mends_itself(pictures: Path, tmp_path: Path) -> None:
     words = (pictures, "--epochs", "1")
     assert (first := zhdrv(*words, cwd=tmp_path)).returncode == 0, first.stderr
     (run,) = (tmp_path / "runs").iterdir()
+    # nothing is written outside the folders that were named
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "home", "runs", "shot", "tmp"]
+    assert [*(tmp_path / "home").rglob("*.*"), *(tmp_path / "tmp").iterdir()] == []
+    assert len(list(pictures.iterdir())) == 4
     frames = sorted(run.glob("*_exr/*.exr"))
     whole = [path.read_bytes() for path in frames]
     last = run / "ckpt" / "last.safetensors"
@@ -312,11 +319,11 @@ def test_a_run_that_is_ended_at_any_moment_ends_the_next_time_with_the_same_file
     assert started(alone).wait(timeout=240) == 0
     for pattern in ("runs/*/params.csv", "runs/*/logs.csv", "runs/*/*_exr/*.exr"):
         process = started(ended)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not list(ended.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(number)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=240)
         assert process.returncode in (0, -signal.SIGKILL if number == signal.SIGKILL else 130), said
         assert "Traceback" not in said and "Exception ignored" not in said
     last = started(ended)
