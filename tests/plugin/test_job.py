@@ -174,6 +174,30 @@ def test_a_stopped_learning_goes_on_to_the_same_bits(make_clip: MakeClip, tmp_pa
     assert not list(tmp_path.rglob("*.state"))
 
 
+@pytest.mark.parametrize("change", ["nothing", "other weights", "a step beyond the end", "text"])
+def test_a_state_of_another_training_is_set_aside(make_clip: MakeClip, own_cache: Path, change: str) -> None:
+    def job() -> Job:
+        return job_of(make_clip(width=24, height=16, length=3))
+
+    events = job().train()
+    for event in events:
+        if event.kind == "training" and event.done == 4:
+            events.close()
+    (path,) = own_cache.rglob("*.state")
+    state = weight_files.read_state(path)
+    changes = {
+        "nothing": {},
+        "other weights": {**state, "weights": {"a": torch.ones(2)}},
+        "a step beyond the end": {**state, "step": 10**9},
+        "text": {**state, "first": "x", "step": "y"},
+    }
+    weight_files.write_state(path, changes[change])
+    again = job()
+    assert next(event.done for event in trained_by(again) if event.kind == "training") == 1
+    assert again.trained is not None
+    assert [found.name.split(".", 1)[1] for found in own_cache.rglob("*.state")] == ["damaged.state"]
+
+
 def raise_interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 

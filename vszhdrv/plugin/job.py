@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -240,7 +241,17 @@ class Job:
             state = slot.state()
             if team is not None:
                 team.send(frames, self.request.config, device, precision, state)
-            for progress in training.train(frames, self.request.config, device, precision, state, team):
+            steps = training.train(frames, self.request.config, device, precision, state, team)
+            try:
+                first = next(steps)
+            except Refused as error:
+                if state is None or team is not None:
+                    raise
+                slot.refuse_state(error)
+                state = None
+                steps = training.train(frames, self.request.config, device, precision)
+                first = next(steps)
+            for progress in chain([first], steps):
                 self._training = frames, progress
                 if not first_work:  # the first step pays for memory and kernels: it is not measured
                     first_work, first_seconds = progress.work, progress.seconds

@@ -366,6 +366,11 @@ class Slot:
             self._store._warn_once(f"{path} can't be read ({error.strerror}); training begins anew")
         return None
 
+    def refuse_state(self, error: Refused) -> None:
+        """Set aside a state that is whole, but of no training like this one, with a warning."""
+        if self._networks is not None:
+            self._store._set_aside(_state(self._networks, self._key), error)
+
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Keep `state`, in place of the one before. If that fails: one warning, and training can go on."""
         if self._networks is None:

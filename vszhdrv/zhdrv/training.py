@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
+from vszhdrv.errors import Refused
+
 from .config import Config
 from .consensus import Consensus
 from .evaluation import Evaluator
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 5
 """Epochs without improvement that the plateau schedule bears before it halves the rate."""
+_KEPT = ("epoch", "step", "seconds", "sums", "rows", "best", "best_loss", "first")
+"""What a state keeps of a Progress as it is."""
 SECOND_RATE = 1 / 3
 """Peak of the second round's learning rate, as a share of the first one's."""
 
@@ -99,12 +103,11 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """All that a later sitting needs, as `torch.save` takes it and `resume` takes it back."""
-        names = ("epoch", "step", "seconds", "sums", "rows", "best", "best_loss", "first")
         return {
             "weights": self.weights,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in _KEPT},
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -119,8 +122,10 @@ class Progress:
             for name in ("exp_avg", "exp_avg_sq"):  # a fused step goes through memory as it lies
                 moments[name] = torch.empty_like(parameter).copy_(moments[name])
         self.schedule.load_state_dict(state.pop("schedule"))
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        if not 0 <= self.epoch * self.steps_per_epoch <= self.step <= self.steps:
+            raise ValueError(f"epoch {self.epoch} and step {self.step} are of no training")
 
 
 def train(
@@ -133,7 +138,7 @@ def train(
 ) -> Iterator[Progress]:
     """Train on `frames`; yields after every step, and after each of `Progress.frames` between the rounds.
 
-    The last Progress has `epoch == epochs`.
+    The last Progress has `epoch == epochs`. Raises Refused at the first step where `state` is of no such training.
     With a `team`, its other processes take the same steps at the same time.
     """
     progress, layout = _begun(frames, config, device, precision, state)
@@ -177,9 +182,14 @@ def _begun(
     )
     progress = Progress(network, optimizer, schedule, config.epochs, steps_per_epoch)
     if state is not None:
-        if state["first"]:
-            progress.schedule = _second_schedule(progress, config)
-        progress.resume(state)
+        try:
+            if state["first"]:
+                progress.schedule = _second_schedule(progress, config)
+            progress.resume(state)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever torch says of what it does not expect
+            raise Refused(f"the state is not of such a training: {type(error).__name__}") from error
     network.train()
     return progress, layout
 
