@@ -476,10 +476,12 @@ def test_options_reach_the_package(bench: Bench) -> None:
 
 
 def test_one_picture(bench: Bench) -> None:
+    bench.reporting = True
     picture = str(bench.folder / "clip" / "1.png")
     assert cli.main([picture, "--data-type", "image", "--runs", str(bench.folder / "runs")]) == 0
     assert bench.jobs[0].options["still"] is True
     assert (bench.run / "1_exr" / "1.000000.exr").exists()
+    assert "1 shot in 1 place" in (bench.run / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,9 @@ def test_hdr10_file(source: Path, hdr10: Path, media: Path, zhdrv: Callable[...,
 
 
 def test_hlg_file(source: Path, media: Path, zhdrv: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert zhdrv(source, "--out", media / "hlg.mp4", "--hlg") == 0
-    assert "measuring" not in capsys.readouterr().err
+    assert zhdrv(source, "--out", media / "hlg.mp4", "--hlg", "--report") == 0
+    assert "measuring 1" not in capsys.readouterr().err
+    assert "written to hlg.mp4" in (media / "hlg.html").read_text()
     picture = streams(media / "hlg.mp4")["video"]
     assert (picture["color_primaries"], picture["color_transfer"]) == ("bt2020", "arib-std-b67")
     assert (picture["color_space"], picture["color_range"]) == ("bt2020nc", "tv")
