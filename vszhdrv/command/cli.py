@@ -753,7 +753,8 @@ def show(entries: Sequence[Entry], key: str, folder: Path) -> None:
     tell(f"file: {entry.path if entry.trained else 'none, training is unfinished'}")
     tell(f"size: {size(entry.size)}")
     tell(f"last used: {age(entry)} ago")
-    shown = {
+    shown: dict[str, Callable[[str], str]] = {
+        "film": film_in_words,
         "log": lambda text: f"{len(json.loads(text))} epochs",
         "overlays": lambda text: "; ".join(json.loads(text)["words"]),
     }
@@ -770,13 +771,22 @@ def age(entry: Entry) -> str:
 
 
 def settings_in_words(metadata: Mapping[str, str]) -> str:
-    """The settings that a person chooses, from the header of a weights file."""
+    """The settings that a person chooses, from the header of a weights file; of a film's, its shots and places."""
+    if "film" in metadata:
+        return film_in_words(metadata["film"])
     try:
         with parsing("facts"):
             settings = json.loads(metadata.get("facts", "{}")).get("settings", {})
             return " ".join(f"{name} {settings[name]}" for name in SETTINGS if name in settings)
     except Damaged:
         return "settings that can't be read"
+
+
+def film_in_words(about: str) -> str:
+    """What the header of a film's weights file says of its shots."""
+    from vszhdrv import shots as films
+
+    return f"film: {films.words(films.of_json(json.loads(about)['shots']))}"
 
 
 def confirmed(question: str) -> bool:
