@@ -63,8 +63,7 @@ def main(argv=None):
         busy()
     except BaseException as error:
         return cli.ended_by(error)
-cli.main = main
-sys.exit(process.run())
+sys.exit(process.run(lambda: main))
 """
 
 
