@@ -24,7 +24,7 @@ from PIL import Image
 
 import vszhdrv
 from vszhdrv import Failed, Refused, exr
-from vszhdrv.command import cli, ffmpeg, sources
+from vszhdrv.command import cli, ffmpeg, pictures
 from vszhdrv.command.runs import Run
 from vszhdrv.light import Look
 from vszhdrv.plugin.expanding import with_look
@@ -263,8 +263,10 @@ def test_a_clip_of_another_rate_or_shape_has_another_folder(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, values: dict[str, int]
 ) -> None:
     bench()
-    read = sources.read_pictures
-    monkeypatch.setattr(sources, "read_pictures", lambda *given: getattr(read(*given).std, name)(**values))
+    read = pictures.read_pictures
+    monkeypatch.setattr(
+        pictures, "read_pictures", lambda *given, **options: getattr(read(*given, **options).std, name)(**values)
+    )
     assert bench() == 0
     assert len(list((bench.folder / "runs").iterdir())) == 2
 
@@ -510,7 +512,8 @@ def test_one_picture(bench: Bench) -> None:
         (["expand", "a", "--train_only"], "unrecognized arguments: --train_only"),
         (["expand", "a", "--frames", "5-3"], "must be the first and the last frame's number, such as 0-99, not '5-3'"),
         (["expand", "a", "--frames", "all"], "--frames: must be the first"),
-        (["a", "--frames", "0-9"], "unrecognized arguments: --frames"),
+        (["train", "a", "--frames", "0-9"], "unrecognized arguments: --frames"),
+        (["a", "--source", "dgdecode"], "--source: invalid choice: 'dgdecode'"),
         (["export", "a", "b.onnx", "--tile", "64x64"], "unrecognized arguments: --tile 64x64"),
         (["cache"], "list|show|clear"),
         (["cache", "show"], "required: KEY"),

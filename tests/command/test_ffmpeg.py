@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vszhdrv import files, light
-from vszhdrv.command import cli, delivery, ffmpeg, matroska
+from vszhdrv.command import cli, delivery, ffmpeg, matroska, timing
 from vszhdrv.errors import Refused
 from vszhdrv.plugin.expanding import with_look
 
@@ -196,7 +196,16 @@ def test_light_is_kept_under_all_that_decides_it() -> None:
 # Time
 
 
-def test_durations_come_from_the_frames() -> None:
+def timing_of(clip: vs.VideoNode, take: Callable[[np.ndarray], None] | None = None) -> timing.Timing:
+    reading = ffmpeg.timing_of_frames(clip, take)
+    try:
+        while True:
+            next(reading)
+    except StopIteration as end:
+        return end.value
+
+
+def test_without_timestamps_durations_come_from_the_frames() -> None:
     wanted = [Fraction(1, 25), Fraction(3, 50), Fraction(1, 30)]
 
     def write(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
@@ -209,28 +218,42 @@ def test_durations_come_from_the_frames() -> None:
 
     clip = flat((0, 0, 0)) * 2
     planes: list[np.ndarray] = []
-    found = list(ffmpeg.durations(clip.std.ModifyFrame(clip, write), planes.append))
-    assert found == [*wanted, wanted[-1]]
+    found = timing_of(clip.std.ModifyFrame(clip, write), planes.append)
+    assert found.durations == [*wanted, wanted[-1]] and found.start is None
     assert [plane.shape for plane in planes] == [(16, 16)] * 4 * 3
-    timing = ffmpeg.Timing(found)
-    assert timing.starts == [0, Fraction(1, 25), Fraction(1, 10), Fraction(2, 15)]
-    assert (timing.constant, timing.unit(Fraction(0))) == (None, Fraction(1, 150))
-    still = ffmpeg.Timing([Fraction(1001, 24000)] * 3)
+    assert found.starts == [0, Fraction(1, 25), Fraction(1, 10), Fraction(2, 15)]
+    assert (found.constant, found.unit(Fraction(0))) == (None, Fraction(1, 150))
+    still = timing.Timing([Fraction(1001, 24000)] * 3)
     assert (still.constant, still.unit(Fraction(0))) == (Fraction(1001, 24000), Fraction(1001, 24000))
     assert still.unit(Fraction(421, 1000)) == Fraction(1, 24000)
+
+
+def test_frames_own_times_win_over_their_durations() -> None:
+    """As FFMS2 and L-SMASH Works write them."""
+    times = [5.0, 5.04, 5.14, 5.2]
+
+    def write(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        frame = f.copy()
+        frame.props.update({"_AbsoluteTime": times[n], "_DurationNum": 1, "_DurationDen": 25})
+        return frame
+
+    clip = flat((0, 0, 0)) * 2
+    found = timing_of(clip.std.ModifyFrame(clip, write))
+    assert found.start == 5
+    assert found.durations == [Fraction(1, 25), Fraction(1, 10), Fraction(3, 50), Fraction(1, 25)]
 
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(25)])
 def test_times_in_whole_milliseconds_are_of_the_constant_rate(rate: Fraction) -> None:
     starts = [Fraction(round(1000 * n / rate), 1000) for n in range(101)]
     rounded = [after - before for before, after in pairwise(starts)]
-    timing = ffmpeg.Timing.of(rounded, rate)
-    assert (timing.constant, timing.rate) == (1 / rate, rate)
+    constant = timing.Timing.of(rounded, rate)
+    assert (constant.constant, constant.rate) == (1 / rate, rate)
     late = [*rounded[:50], rounded[50] + Fraction(1, 100), *rounded[51:]]
-    varying = ffmpeg.Timing.of(late, rate)
+    varying = timing.Timing.of(late, rate)
     assert (varying.durations, varying.constant) == (late, None)
     assert varying.rate == pytest.approx(rate, rel=0.01) and varying.rate.denominator <= 1001
-    assert ffmpeg.Timing.of(late, Fraction(0)).durations == late
+    assert timing.Timing.of(late, Fraction(0)).durations == late
 
 
 @given(
@@ -238,10 +261,10 @@ def test_times_in_whole_milliseconds_are_of_the_constant_rate(rate: Fraction) ->
     st.fractions(0, 9, max_denominator=90_000),
 )
 def test_every_timestamp_is_a_whole_number_of_units(durations: list[Fraction], delay: Fraction) -> None:
-    timing = ffmpeg.Timing(durations)
-    unit = timing.unit(delay)
+    times = timing.Timing(durations)
+    unit = times.unit(delay)
     if unit != Fraction(1, 1_000_000):
-        assert all(((delay + start) / unit).denominator == 1 for start in timing.starts)
+        assert all(((delay + start) / unit).denominator == 1 for start in times.starts)
     assert unit.denominator < 2**31 and unit.numerator < 2**31
 
 
@@ -288,7 +311,7 @@ def test_the_stream_says_it_all() -> None:
 # ffmpeg
 
 
-CONTENT = ffmpeg.Content(ffmpeg.Timing([Fraction(1, 24)] * 2), None, 1)
+CONTENT = ffmpeg.Content(timing.Timing([Fraction(1, 24)] * 2), None, 1)
 
 
 def program(folder: Path, name: str, code: str) -> None:
@@ -315,7 +338,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 def encode(target: Path) -> list[int]:
     look = delivery.Delivery(light.Look(peak=1000, white=203), hlg=True)
     clip = delivery.signal(flat((1, 1, 1)), look)
-    return list(ffmpeg.write(clip, {}, look, CONTENT, target.parent / "no file", target))
+    return list(ffmpeg.write(clip, {}, look, CONTENT, None, target))
 
 
 def test_the_target_appears_when_it_is_whole(tmp_path: Path, programs: Callable[[str], Path]) -> None:
@@ -336,8 +359,8 @@ def test_large_frames_have_the_level_of_their_rate(tmp_path: Path, durations: li
     look = delivery.Delivery(light.Look(peak=1000, white=203), hlg=True)
     grey = vs.core.std.BlankClip(format=vs.RGBS, width=1280, height=720, length=4)
     grey = grey.std.SetFrameProps(_Matrix=0, _Transfer=8, _Primaries=1)
-    content = ffmpeg.Content(ffmpeg.Timing([Fraction(1, each) for each in durations]), None, 1)
-    for _ in ffmpeg.write(delivery.signal(grey, look), {}, look, content, tmp_path / "no file", tmp_path / "o.mkv"):
+    content = ffmpeg.Content(timing.Timing([Fraction(1, each) for each in durations]), None, 1)
+    for _ in ffmpeg.write(delivery.signal(grey, look), {}, look, content, None, tmp_path / "o.mkv"):
         pass
     command = ["ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", "stream=level", tmp_path / "o.mkv"]
     assert int(subprocess.run(command, capture_output=True, check=True).stdout) <= 93  # 3.1: 720p at up to 33 a second
@@ -374,7 +397,7 @@ def test_ffmpeg_fails(tmp_path: Path, programs: Callable[[str], Path], code: str
     with pytest.raises(RuntimeError) as caught:
         look = delivery.Delivery(light.Look(peak=1000, white=203), hlg=True)
         clip = delivery.signal(flat((1, 1, 1), 512, 512), look)  # more than a pipe holds
-        list(ffmpeg.write(clip, {}, look, CONTENT, tmp_path / "no file", target))
+        list(ffmpeg.write(clip, {}, look, CONTENT, None, target))
     assert str(caught.value) == words
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["o.mp4"]
@@ -402,9 +425,7 @@ def test_a_source_that_fails_ends_ffmpeg(tmp_path: Path, programs: Callable[[str
 
     base = delivery.signal(flat((1, 1, 1)), look)
     with pytest.raises(vs.Error, match="frame is torn"):
-        list(
-            ffmpeg.write(base.std.ModifyFrame(base, fail), {}, look, CONTENT, tmp_path / "no file", tmp_path / "o.mkv")
-        )
+        list(ffmpeg.write(base.std.ModifyFrame(base, fail), {}, look, CONTENT, None, tmp_path / "o.mkv"))
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import vapoursynth as vs
-from PIL import Image, ImageCms
+from PIL import Image
 
-from vszhdrv.command import matroska, sources
+from vszhdrv.command import matroska, pictures, sources, timing
 from vszhdrv.errors import Failed
 from vszhdrv.plugin.colour import resolve_colour
 
@@ -42,20 +42,25 @@ def pixels_of(clip: vs.VideoNode, n: int) -> np.ndarray:
         return np.dstack([np.asarray(frame[plane]) for plane in range(3)])
 
 
-def open_clip(source: Path, **options: object) -> tuple[vs.VideoNode, list[str]]:
+def opened(source: Path, **options: object) -> tuple[sources.Opened, list[str]]:
     said: list[str] = []
     settings: dict = {"still": False, "fps": None, "index": None, "say": said.append} | options
     return sources.open_clip(source, **settings), said
 
 
+def open_clip(source: Path, **options: object) -> tuple[vs.VideoNode, list[str]]:
+    found, said = opened(source, **options)
+    return found.clip, said
+
+
 def test_names_sort_by_their_numbers() -> None:
     names = ["f10.png", "f9.png", "g1.png", "f2b3.png", "f2b20.png", "f010.png"]
-    ordered = sorted((Path(name) for name in names), key=sources.natural_order)
+    ordered = sorted((Path(name) for name in names), key=pictures.natural_order)
     assert [p.name for p in ordered] == ["f2b3.png", "f2b20.png", "f9.png", "f010.png", "f10.png", "g1.png"]
 
 
 def test_folder_of_pictures_in_natural_order_with_its_rate(tmp_path: Path) -> None:
-    frames = {n: noise(18, 33, seed=n) for n in (1, 2, 10)}
+    frames = {n: noise(18, 33, seed=n) for n in (9, 10, 11)}
     for n, frame in frames.items():
         write_png(tmp_path / f"f{n}.PNG", frame)
     (tmp_path / "notes.txt").write_text("not a frame")
@@ -98,14 +103,6 @@ def test_a_grey_picture_has_the_colour_of_any_picture(tmp_path: Path, dtype: typ
     assert said == warned == []
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_colour_profile_is_not_read_with_a_word(tmp_path: Path, name: str) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.new("RGB", (20, 18)).save(tmp_path / name, icc_profile=profile)
-    _, said = open_clip(tmp_path / name, still=True)
-    assert said == [f"{name} has an ICC profile, which is not read: its colours are taken as sRGB's"]
-
-
 def test_mixed_sizes_are_one_sentence_that_names_the_frame(tmp_path: Path) -> None:
     write_png(tmp_path / "1.png", noise(18, 20))
     write_png(tmp_path / "2.png", noise(20, 20))
@@ -117,7 +114,7 @@ def test_mixed_sizes_are_one_sentence_that_names_the_frame(tmp_path: Path) -> No
     ("make", "options", "message"),
     [
         (lambda path: None, {}, "does not exist"),
-        (lambda path: path.mkdir(), {}, "folder without .png"),
+        (lambda path: path.mkdir(), {}, "folder without pictures"),
         (lambda path: Image.new("RGB", (20, 20)).save(path, "png"), {}, "needs --data_type image"),
     ],
 )
@@ -182,12 +179,8 @@ def matroska_of(path: Path, starts: list[Fraction]) -> Path:
 
 def test_a_video_says_when_it_begins(tmp_path: Path) -> None:
     source = matroska_of(tmp_path / "a.mkv", [Fraction(6, 5) + Fraction(n, 25) for n in range(9)])
-    with open_clip(source)[0].get_frame(0) as frame:
-        assert sources.start_of(frame.props) == pytest.approx(1.2)
-    assert sources.start_of({"_AbsoluteTime": 3.5}) == 3.5
-    unknown = sources.timed(vs.core.std.BlankClip(length=2), [sources.UNKNOWN_TIME, 1], Fraction(1, 25))
-    with unknown.get_frame(0) as frame:
-        assert sources.start_of(frame.props) is None
+    found, said = opened(source)
+    assert found.timing is not None and found.timing.start == Fraction(6, 5) and not said
 
 
 @pytest.mark.parametrize(
@@ -197,15 +190,15 @@ def test_a_video_says_when_it_begins(tmp_path: Path) -> None:
         (Fraction(25), [3480, 3520, 3560, 3600, 3640], Fraction(25)),
         (Fraction(30), [0, 33, 67, 133, 167], 0),  # a camera left a frame out
         (Fraction(30), [0, 33, 67, 88, 133], Fraction(30)),
-        (Fraction(30), [0, 33, 67, sources.UNKNOWN_TIME, 400], Fraction(30)),
-        (Fraction(0), [0, 33, 67, 100, 133], 0),
+        (Fraction(0), [0, 33, 67, 100, 133], Fraction(30)),
     ],
 )
 def test_only_a_constant_rate_is_the_clips(rate: Fraction, milliseconds: list[int], found: Fraction) -> None:
     clip = vs.core.std.BlankClip(length=5, fpsnum=rate.numerator, fpsden=rate.denominator if rate else 0)
-    timed = sources.timed(clip.std.SetFrameProps(_DurationNum=1, _DurationDen=20), milliseconds, Fraction(1, 1000))
+    stamps = [Fraction(time, 1000) for time in milliseconds]
+    known = timing.of_timestamps(stamps, timing.Hints([rate] if rate else []), "a", print)
+    timed = sources.at_rate(clip, known)
     assert (timed.num_frames, timed.fps) == (5, found)
-    assert all(frame.props["_DurationDen"] == 20 for frame in timed.frames())
 
 
 def test_a_video_of_variable_rate_has_none(tmp_path: Path) -> None:
@@ -273,7 +266,7 @@ def test_where_no_index_can_be_kept_the_video_opens_all_the_same(
             raise vs.Error("lsmas: no space left")
         return clip
 
-    clip = vs.core.std.BlankClip()
+    clip = vs.core.std.BlankClip().std.SetFrameProps(_AbsoluteTime=0.0)
     monkeypatch.setattr(vs, "core", SimpleNamespace(lsmas=SimpleNamespace(LWLibavSource=full)))
     if trouble == "folder":
         index.parent.write_text("a file where a folder should be made")
@@ -368,7 +361,7 @@ def test_how_far_an_index_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_other_lines_are_said_after_all(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="mine"), sources.without_lines("VideoSource: "):
+    with pytest.raises(ValueError, match="mine"), sources.lines_taken(lambda line: line.startswith("VideoSource: ")):
         os.write(2, b"first\nVideoSource: no such thing\nsecond")
         raise ValueError("mine")
     assert capfd.readouterr().err == "first\nsecond"

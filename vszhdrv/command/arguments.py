@@ -119,8 +119,8 @@ def main_parser() -> Parser:
     what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
     what.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
     _expanding(parser, "1000 with --out, 0 for EXR")
+    _frames(parser)
     _no_report(_exr(parser))
-    parser.set_defaults(frames=None)
 
     file = parser.add_argument_group(
         "one file that plays",
@@ -165,14 +165,8 @@ def expand_parser() -> Parser:
     _learning(parser)
     parser.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
     _expanding(parser, "0")
-    frames = _exr(parser)
-    _no_report(frames)
-    frames.add_argument(
-        "--frames",
-        type=frame_range,
-        metavar="A-B",
-        help="only those from A to B, which is the last frame if there are fewer",
-    )
+    _frames(parser)
+    _no_report(_exr(parser))
     parser.set_defaults(train_only=False)
     return parser
 
@@ -239,6 +233,7 @@ def levels_parser() -> Parser:
     )
     _learning(parser)
     _expanding(parser, "1000")
+    _frames(parser)
     return parser
 
 
@@ -305,7 +300,7 @@ def _learning(parser: Parser, *, several: bool = False) -> None:
         metavar="INPUT",
         nargs="+" if several else None,
         type=Path,
-        help="a video file, a folder of .png frames, or one picture (--data_type image)",
+        help="a video file, a folder of pictures, a script (.vpy), or one picture (--data_type image)",
     )
     option(parser, "preset", "fast")
     option(parser, "n_exp_down", "2", type=number(int), metavar="N")
@@ -319,6 +314,7 @@ def _learning(parser: Parser, *, several: bool = False) -> None:
     option(parser, "device", "auto", metavar="DEVICE", default="auto")
     option(parser, "precision", "auto", metavar="NAME", default="auto")
     add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
+    add("--source", choices=("bs", "ffms2", "lsmas"), help="the source filter that opens a video (ffms2, else bs)")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
     for name in ("matrix_in", "transfer_in", "range_in"):
         option(parser, name, metavar="NAME")
@@ -338,6 +334,16 @@ def _expanding(parser: Parser, peak: str) -> None:
 
 def _no_report(frames: argparse._ArgumentGroup) -> None:
     frames.add_argument("--no_report", action="store_true", default=None, help="leave report.html out")
+
+
+def _frames(parser: Parser) -> None:
+    """Which frames are expanded."""
+    parser.add_argument(
+        "--frames",
+        type=frame_range,
+        metavar="A-B",
+        help="expand only those from A to B, which is the last frame if there are fewer; all are trained on",
+    )
 
 
 def _exr(parser: Parser) -> argparse._ArgumentGroup:

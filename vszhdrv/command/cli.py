@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from vszhdrv.command.report.measuring import Pairs
     from vszhdrv.command.report.page import Report, Subject
     from vszhdrv.command.runs import Run
+    from vszhdrv.command.sources import Opened
+    from vszhdrv.command.timing import Timing
     from vszhdrv.exr import Header
     from vszhdrv.light import ClipLight, Look
     from vszhdrv.store.store import Entry
@@ -101,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 train_along()
             else:
                 with stopped_alike():
-                    command(arguments)
+                    steadied(command, arguments)
     except (Exception, KeyboardInterrupt) as error:
         return ended_by(error)
     return 0
@@ -139,6 +141,27 @@ def stopped_alike() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+def steadied(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    """Run a command; once more where a frame of INPUT failed that one thread may decode, as of damaged files."""
+    if "input" not in arguments:
+        command(arguments)
+        return
+    from vapoursynth import Error
+
+    from vszhdrv.command import sources
+    from vszhdrv.store import store
+
+    try:
+        command(arguments)
+    except (Error, Failed) as error:
+        folder = store.folder(arguments.cache)
+        index = folder and folder / "index"
+        if not sources.may_be_damage(error, arguments.input, index):
+            raise
+        sources.distrust(arguments.input, index, message(error))
+        command(arguments)
 
 
 # The main job, and its parts
@@ -235,8 +258,8 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]:
-    """INPUT as a clip, and the options for vszhdrv.prepare.
+def opened(arguments: argparse.Namespace) -> tuple[Opened, dict[str, Any]]:
+    """INPUT as a clip with its time, and the options for vszhdrv.prepare.
 
     What is wrong with the arguments is to be told before: opening may take long.
     """
@@ -248,10 +271,15 @@ def opened(arguments: argparse.Namespace) -> tuple[vs.VideoNode, dict[str, Any]]
     checked = {"device": arguments.device, "precision": arguments.precision, **given(arguments, (*COLOUR, *COMPUTING))}
     vszhdrv.check_options(**checked)
     options = {**settings_of(arguments), **given(arguments, ("train_range", "shots")), **checked}
-    clip = sources.open_clip(
-        arguments.input, still=options["still"], fps=arguments.fps, index=folder and folder / "index", say=say
+    found = sources.open_clip(
+        arguments.input,
+        still=options["still"],
+        fps=arguments.fps,
+        index=folder and folder / "index",
+        say=say,
+        by=arguments.source,
     )
-    return clip, {**options, "cache": arguments.cache}
+    return found, {**options, "cache": arguments.cache}
 
 
 def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> None:
@@ -266,7 +294,8 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     header = exr.Header(half=not arguments.float, white=arguments.white, **given(arguments, ("compression",)))
     look = light.Look(arguments.strength, arguments.peak or 0.0, arguments.white)
 
-    clip, options = opened(arguments)
+    source, options = opened(arguments)
+    clip = source.clip
     frames = frames_of(clip, arguments.frames)
     job = vszhdrv.prepare(clip, **options)
     if team is not None:
@@ -427,7 +456,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     """INPUT to one HDR10 or HLG file. The network is kept in the store alone."""
     import vszhdrv
     from vszhdrv import files
-    from vszhdrv.command import delivery, ffmpeg
+    from vszhdrv.command import delivery, ffmpeg, sources
     from vszhdrv.command.report import subjects
     from vszhdrv.light import Look
     from vszhdrv.store import store
@@ -444,26 +473,35 @@ def write_file(arguments: argparse.Namespace) -> None:
     page = arguments.out.with_suffix(".html") if arguments.report else None
     if page is not None:
         files.check_output("--report", page, arguments.input, [".html"], overwrite=overwrite)
-    ffmpeg.check_audio(ffmpeg.find_programs(), arguments.input, arguments.out, say)
+    programs = ffmpeg.find_programs()
+    if (media := sources.media_of(arguments.input)) is not None:
+        ffmpeg.check_streams(programs, media, arguments.out, say)
+    elif arguments.input.suffix.lower() == sources.SCRIPT:
+        say(f"{arguments.out} gets no sound: {arguments.input.name} is a script, which has none")
 
-    clip, options = opened(arguments)
+    source, options = opened(arguments)
+    clip = source.clip
+    frames = frames_of(clip, arguments.frames)
     job = vszhdrv.prepare(clip, **options)
-    say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; to {arguments.out}")
+    about = f"{len(frames)} of {clip.num_frames}" if len(frames) < clip.num_frames else f"{clip.num_frames}"
+    say(f"{arguments.input}: {clip.width}x{clip.height}, {about} frames; to {arguments.out}")
     if arguments.already_trained and not job.look_up():
         raise Failed("--already_trained: there is no network for this clip and these settings in the cache")
     learn(job)
 
     folder = store.folder(arguments.cache)
-    durations, pixels = read_whole(clip, digest=folder is not None and not wanted.hlg)
-    signal = delivery.signal(job.expand_with(look, levels=not wanted.hlg, lit=True), wanted)
+    part, times, pixels = read_part(source, frames, digest=folder is not None and not wanted.hlg)
+    hdr = job.expand_with(look, levels=not wanted.hlg, lit=True)[frames.start : frames.stop]
+    signal = delivery.signal(hdr, wanted)
     held: dict[int, Picture] = {}
     light = None if wanted.hlg else measured(job, look, signal, pixels, folder, held)
     if light is not None:
         say(f"MaxCLL {light.max_cll:.0f}, MaxFALL {light.max_fall:.0f} nits")
-    content = ffmpeg.Content.of(clip, durations, light, job.request.colour.primaries)
-    written = ffmpeg.write(signal, held, wanted, content, arguments.input, arguments.out)
-    with closing(written) as frames, meters() as meter:
-        for done in frames:
+    whole = len(frames) == clip.num_frames
+    content = ffmpeg.Content.of(part, times, light, job.request.colour.primaries, cut=not whole)
+    written = ffmpeg.write(signal, held, wanted, content, source.media, arguments.out)
+    with closing(written) as counted, meters() as meter:
+        for done in counted:
             meter.show("encoding", done, signal.num_frames)
     if page is not None:
         params = {
@@ -475,7 +513,13 @@ def write_file(arguments: argparse.Namespace) -> None:
         }
         left = f"written to {arguments.out.name}"
         subject = subjects.subject_of(
-            job, arguments.input.name, params, look.white, written=left, known=light, cache=arguments.cache
+            job,
+            arguments.input.name,
+            params,
+            look.white,
+            written=left,
+            known=light if whole else None,
+            cache=arguments.cache,
         )
         hdr = job.expand_with(look)
         write_report(subject, subjects.Computed(job.linear(), hdr), page)
@@ -493,30 +537,40 @@ def levels(arguments: argparse.Namespace) -> None:
     settings_of(arguments)
     peak = delivery.PEAK_NITS if arguments.peak is None else arguments.peak
     look = light.Look(arguments.strength, peak, arguments.white)
-    clip, options = opened(arguments)
-    job = vszhdrv.prepare(clip, **options)
+    source, options = opened(arguments)
+    frames = frames_of(source.clip, arguments.frames)
+    job = vszhdrv.prepare(source.clip, **options)
     learn(job)
     folder = store.folder(arguments.cache)
-    pixels = read_whole(clip, digest=True)[1] if folder else ""
-    found = measured(job, look, job.expand_with(look, levels=True, lit=True), pixels, folder)
+    pixels = read_part(source, frames, digest=True)[2] if folder else ""
+    hdr = job.expand_with(look, levels=True, lit=True)[frames.start : frames.stop]
+    found = measured(job, look, hdr, pixels, folder)
     tell(f"MaxCLL: {found.max_cll:.0f} nits")
     tell(f"MaxFALL: {found.max_fall:.0f} nits")
     for name, line in light.encoder_arguments(found, job.request.colour.primaries, look.peak).lines().items():
         tell(f"{name}: {line}")
 
 
-def read_whole(clip: vs.VideoNode, *, digest: bool) -> tuple[list[Fraction], str]:
-    """Every frame's duration in seconds, and, where it is asked for, a digest of them all for `measured`."""
+def read_part(source: Opened, frames: range, *, digest: bool) -> tuple[vs.VideoNode, Timing, str]:
+    """Some successive frames of a clip, their timing, and, where it is asked for, a digest of them for `measured`."""
     from vszhdrv.command import ffmpeg
 
-    durations: list[Fraction] = []
+    part = source.clip[frames.start : frames.stop]
     pixels = hashlib.sha256()
     take = pixels.update if digest else None
-    with closing(ffmpeg.durations(clip, take)) as reading, meters() as meter:
-        for duration_of_frame in reading:
-            durations.append(duration_of_frame)
-            meter.show("reading the clip", len(durations), clip.num_frames)
-    return durations, pixels.hexdigest() if digest else ""
+    if take is None and source.timing is not None:
+        return part, source.timing.part(frames), ""
+    with meters() as meter:
+        reading = ffmpeg.timing_of_frames(part, take)
+        while True:
+            try:
+                meter.show("reading the clip", next(reading), part.num_frames)
+            except StopIteration as end:
+                times: Timing = end.value
+                break
+    if source.timing is not None:
+        times = source.timing.part(frames)
+    return part, times, pixels.hexdigest() if digest else ""
 
 
 def measured(
@@ -534,7 +588,7 @@ def measured(
     from vszhdrv import light
     from vszhdrv.command import delivery
 
-    size = job.request.clip.num_frames, job.request.clip.width, job.request.clip.height
+    size = clip.num_frames, job.request.clip.width, job.request.clip.height
     key = delivery.light_key(job, look, pixels)
     path = cache_folder and cache_folder / "light" / f"{key}.npz"
     found = (path and light.ClipLight.load(path, key)) or light.ClipLight(*size)
@@ -567,8 +621,8 @@ def report(arguments: argparse.Namespace) -> None:
     look = light.Look(arguments.strength, arguments.peak or 0.0, arguments.white)
     target = arguments.out or Path(f"{arguments.input.resolve().stem}.html")
     files.check_output("--out", target, arguments.input, [".html"], overwrite=arguments.overwrite)
-    clip, options = opened(arguments)
-    job = vszhdrv.prepare(clip, **options)
+    source, options = opened(arguments)
+    job = vszhdrv.prepare(source.clip, **options)
     learn(job)
     params = {**params_of(arguments, job), "key": job.request.key, "strength": look.strength, "peak": look.peak}
     subject = subjects.subject_of(job, arguments.input.name, params, look.white, cache=arguments.cache)
@@ -581,7 +635,7 @@ def report_again(arguments: argparse.Namespace) -> None:
     """The report of a run folder that is there, from its settings and frames."""
     import vszhdrv
     from vszhdrv import exr
-    from vszhdrv.command import runs, sources
+    from vszhdrv.command import pictures, runs, sources
     from vszhdrv.command.report import subjects
     from vszhdrv.store import store
 
@@ -594,11 +648,11 @@ def report_again(arguments: argparse.Namespace) -> None:
     if run.trained is None:
         raise Refused(f"INPUT {folder} must hold ckpt/best.safetensors for a report")
     source, options, rate = Path(params["input"]), subjects.options_of(params), None
-    if not sources.is_video(source) and params.get("fps") not in (None, "variable"):
+    if (source.is_dir() or pictures.is_picture(source)) and params.get("fps") not in (None, "variable"):
         rate = Fraction(params["fps"])
     index = store.folder(arguments.cache)
-    clip = sources.open_clip(source, still=options["still"], fps=rate, index=index and index / "index", say=say)
-    job = vszhdrv.prepare(clip, **options, weights=str(run.trained), device=arguments.device)
+    found = sources.open_clip(source, still=options["still"], fps=rate, index=index and index / "index", say=say)
+    job = vszhdrv.prepare(found.clip, **options, weights=str(run.trained), device=arguments.device)
     header = exr.Header(white=float(params["white"]), primaries=job.request.colour.primaries)
     report_folder(job, run, params, exr.Sequence(run.frame_pattern, header), arguments.cache, arguments.out)
 
@@ -650,7 +704,8 @@ def still(arguments: argparse.Namespace) -> None:
     look = light.Look(arguments.strength, arguments.peak or 0.0, arguments.white)
     stills.check_path("OUT", arguments.out)
     files.check_output("OUT", arguments.out, arguments.input, stills.ENDINGS, overwrite=arguments.overwrite)
-    clip, options = opened(arguments)
+    source, options = opened(arguments)
+    clip = source.clip
     n = arguments.frame
     if n >= clip.num_frames:
         raise Refused(f"--frame must be from 0 to {clip.num_frames - 1}, not {n}")
@@ -671,7 +726,8 @@ def export(arguments: argparse.Namespace) -> None:
     from vszhdrv.command import export as onnx  # which loads torch
 
     onnx.check()
-    clip, options = opened(arguments)
+    source, options = opened(arguments)
+    clip = source.clip
     job = vszhdrv.prepare(clip, **options)
     learn(job)
     onnx.write_onnx(job.expander(), arguments.onnx, width=clip.width, height=clip.height)

@@ -8,18 +8,16 @@ name: the target is there whole or not at all.
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import accumulate
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,13 +26,14 @@ from numpy.typing import NDArray
 
 from vszhdrv import light
 from vszhdrv.errors import Failed, Refused
-from vszhdrv.exr import CHROMATICITIES, ROUNDING, fraction
+from vszhdrv.exr import CHROMATICITIES, fraction
 from vszhdrv.files import replacing, sweep
 
-from . import matroska
+from . import matroska, probing, timing
 from .delivery import Delivery, Picture, planes
+from .probing import TEXT_SUBTITLES, captured
 from .runs import requested
-from .sources import captured, is_video, start_of
+from .timing import Timing
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 CONTAINERS = {".mkv": "matroska", ".mp4": "mp4"}
 PIPE = ("-f", "matroska", "-i", "pipe:0")
 """ffmpeg's options for the pictures, which come on its standard input."""
+FINEST_UNIT = 10_000
+"""An .mp4 of a variable rate counts at least so many units a second."""
 LAST_LINES = 3
 """So much of ffmpeg's last words enters an error."""
 STALE_SECONDS = 86400.0
@@ -81,108 +82,107 @@ def find_programs() -> Programs:
 # Time
 
 
-@dataclass(frozen=True)
-class Timing:
-    """How long each frame is shown, in seconds."""
+def timing_of_frames(
+    source: vs.VideoNode, take: Callable[[NDArray[Any]], None] | None = None
+) -> Generator[int, None, Timing]:
+    """The timing that the frames' own properties tell, of a clip whose file says no more; yields how many are read.
 
-    durations: list[Fraction]
-
-    @classmethod
-    def of(cls, durations: list[Fraction], rate: Fraction) -> Self:
-        """Durations of a clip of `rate` frames a second (0: unknown), and the rate's own where they are that, rounded.
-
-        Matroska's timestamps, and those of others, are whole milliseconds: 41 and 42 ms by turns mean 24000/1001.
-        """
-        found = cls(durations)
-        if rate and all(abs(start - n / rate) <= ROUNDING for n, start in enumerate(found.starts)):
-            return cls([1 / rate] * len(durations))
-        return found
-
-    @property
-    def starts(self) -> list[Fraction]:
-        """When each frame is shown first; frame 0 at 0."""
-        return list(accumulate(self.durations[:-1], initial=Fraction(0)))
-
-    @property
-    def constant(self) -> Fraction | None:
-        """The one duration of all frames; None where they differ."""
-        return self.durations[0] if len(set(self.durations)) == 1 else None
-
-    @property
-    def rate(self) -> Fraction:
-        """Frames a second, on average, as encoders take it."""
-        average = len(self.durations) / sum(self.durations, Fraction(0))
-        return max(average.limit_denominator(1001), Fraction(1, 1001))
-
-    def unit(self, delay: Fraction) -> Fraction:
-        """The longest time that divides `delay` and every duration: in it all timestamps are whole numbers."""
-        different = {delay, *self.durations}
-        unit = Fraction(math.gcd(*(d.numerator for d in different)), math.lcm(*(d.denominator for d in different)))
-        return unit if unit.denominator < 2**31 else Fraction(1, 1_000_000)  # ffmpeg's fractions are of 32 bits
-
-
-def durations(source: vs.VideoNode, take: Callable[[NDArray[Any]], None] | None = None) -> Generator[Fraction]:
-    """Every frame's duration in seconds, in order. `take`, if given, gets every plane, since they are all read here.
-
-    From `_DurationNum` and `_DurationDen`: the clip's rate is no more than an average where the file's varies. A frame
-    without them, such as BestSource's last, lasts as long as the one before.
+    By `_AbsoluteTime`, where every frame has one that is later than the one before; else by `_DurationNum` and
+    `_DurationDen`, and a frame without them lasts as long as the one before. `take`, if given, gets every plane, since
+    they are all read here.
     """
     duration = 1 / Fraction(source.fps) if source.fps else Fraction(1, 24)
+    durations: list[Fraction] = []
+    stamps: list[Fraction] = []
     with closing(requested(source, range(source.num_frames))) as frames:
         for _, frame in frames:
             duration = fraction(frame.props, "_Duration") or duration
+            durations.append(duration)
+            if "_AbsoluteTime" in frame.props:
+                stamps.append(Fraction(float(frame.props["_AbsoluteTime"])).limit_denominator(10**6))
             if take is not None:
                 for plane in range(frame.format.num_planes):
                     take(np.ascontiguousarray(frame[plane]))
-            yield duration
+            yield len(durations)
+    start = stamps[0] if stamps else None
+    if len(stamps) == len(durations) and all(before < after for before, after in pairwise(stamps)):
+        durations = [*(after - before for before, after in pairwise(stamps)), duration]
+    return replace(Timing.of(durations, Fraction(source.fps)), start=start)
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What a source file has beside its pictures.
+    """What a source file has beside its pictures, and what of it goes into the target.
 
-    audio: numbers of the streams of audio that ffmpeg knows. unknown: those of others, such as the spatial audio that
-    phones record beside a stream of stereo, which ffmpeg copies into no file. delay: the seconds by which the first
-    picture is later than the first stream begins, which is where ffmpeg counts from.
+    audio: numbers of the streams of audio that ffmpeg knows. text: subtitles that are text, by number, with their
+    codec's name. fonts: whether it has attachments, which subtitles may need. left_out: a sentence for each stream that
+    nobody can copy, such as the spatial audio that phones record beside a stream of stereo. delay: the seconds by which
+    the first picture is later than the first stream begins, which is where ffmpeg counts from. moves: for each stream
+    of audio in a file whose clock jumps, from which packet on its times are to be moved by how many seconds.
     """
 
     audio: list[int]
-    unknown: list[int]
+    text: dict[int, str]
+    fonts: bool
+    left_out: list[str]
     delay: Fraction
+    moves: list[list[tuple[int, Fraction]]] = field(default_factory=list)
 
 
-def beside(programs: Programs, source: Path, first: float | None = None) -> Beside:
-    """first: when the clip's first frame is shown, in the file's seconds, where its source filter tells.
+def beside(source: Path, shown: Timing | None = None) -> Beside:
+    """shown: when the pictures are shown, by the file's own clock, as far as that is known.
 
     Raises Failed where ffprobe can't read `source`.
     """
-    command = [programs.ffprobe, "-v", "error", "-of", "json", "-show_entries"]
-    entries = "stream=index,codec_type,codec_name,start_time:format=start_time"
-    probed = captured([*command, entries, str(source.resolve())])
-    if probed.returncode:
-        raise Failed(f"ffprobe can't read {source}: {probed.stderr.strip()}")
-    found = json.loads(probed.stdout)
-    # streams of unknown kinds, as broadcasts have them, have no codec_type
-    starts = {stream.get("codec_type"): stream.get("start_time") for stream in reversed(found["streams"])}
-    begin = Fraction(found["format"].get("start_time") or 0)
-    start = Fraction(starts.get("video") or begin) if first is None else Fraction(f"{first:.6f}")
-    sounds = [stream for stream in found["streams"] if stream.get("codec_type") == "audio"]
-    unknown = [stream["index"] for stream in sounds if stream.get("codec_name", "unknown") == "unknown"]
-    audio = [stream["index"] for stream in sounds if stream["index"] not in unknown]
-    return Beside(audio, unknown, max(start - begin, Fraction(0)))
+    probe = probing.probe(source)
+    if probe is None:
+        raise Failed(f"ffprobe can't read {source}")
+    audio: list[int] = []
+    text: dict[int, str] = {}
+    left_out = []
+    for stream in probe.streams:
+        kind, codec, number = stream.get("codec_type"), stream.get("codec_name", "unknown"), int(stream["index"])
+        if kind == "audio" and codec != "unknown":
+            audio.append(number)
+        elif kind == "audio":
+            left_out.append(f"stream {number} of {source} is left out: audio of a kind that ffmpeg does not know")
+        elif kind == "subtitle" and codec in TEXT_SUBTITLES:
+            text[number] = codec
+        elif kind == "subtitle":
+            left_out.append(f"stream {number} of {source} is left out: subtitles that are no text ({codec})")
+    start = probing.seconds(probe.video, "start_time") or probe.begin
+    moves: list[list[tuple[int, Fraction]]] = []
+    if shown is not None and shown.start is not None:
+        start = shown.start
+        moves = [moves_of(probe, number, shown) for number in audio] if shown.jumps else []
+    fonts = bool(probe.of_kind("attachment"))
+    return Beside(audio, text, fonts, left_out, max(start - probe.begin, Fraction(0)), moves)
 
 
-def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[str], None]) -> None:
+def moves_of(probe: probing.Probe, number: int, shown: Timing) -> list[tuple[int, Fraction]]:
+    """From which packet on a stream of audio is to be moved, and by how many seconds, to follow the pictures.
+
+    Its packets jump where the clock does, and are moved as the pictures are: both keep step across the jump.
+    """
+    (stream,) = (stream for stream in probe.streams if stream["index"] == number)
+    stamps = [packet.pts for packet in probe.packets(stream)]
+    if any(stamp is None for stamp in stamps) or len(stamps) < 2:
+        return []
+    _, found = timing.without_jumps([stamp for stamp in stamps if stamp is not None], may_jump=True)
+    if len(found) == len(shown.jumps):
+        return [(own.frame, jump.shift) for own, jump in zip(found, shown.jumps, strict=True)]
+    return [(own.frame, own.shift) for own in found]
+
+
+def check_streams(programs: Programs, source: Path, target: Path, say: Callable[[str], None]) -> None:
     """Raises Refused, one sentence, where `target`'s container can't hold the audio of `source`, if it has any.
 
     By a copy of its beginning to nowhere: ffmpeg itself would say so only when all frames are learned and measured.
     `say` gets a sentence for each stream that nobody could copy.
     """
-    if not is_video(source):
-        return
-    found = beside(programs, source)
-    for stream in found.unknown:
-        say(f"stream {stream} of {source} is left out: audio of a kind that ffmpeg does not know")
+    found = beside(source)
+    for sentence in found.left_out:
+        say(sentence)
     if not found.audio:
         return
     read = [programs.ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-i", str(source.resolve())]
@@ -194,9 +194,31 @@ def check_audio(programs: Programs, source: Path, target: Path, say: Callable[[s
         raise Refused(f"--out {target} can't hold the audio of {source}, ffmpeg says: {why}{other}")
 
 
-def mapped(streams: list[int]) -> list[str]:
+def mapped(streams: Sequence[int]) -> list[str]:
     """ffmpeg's options for taking these streams of its first input."""
     return [word for stream in streams for word in ("-map", f"0:{stream}")]
+
+
+def subtitles(found: Beside, target: Path) -> list[str]:
+    """ffmpeg's options for the subtitles that are text: as they are in .mkv, mov_text in .mp4."""
+    options = mapped(list(found.text))
+    mkv = target.suffix.lower() == ".mkv"
+    for place, codec in enumerate(found.text.values()):
+        kept = "copy" if codec in ("subrip", "ass", "ssa", "webvtt") else "srt"
+        options += [f"-c:s:{place}", kept if mkv else "mov_text"]
+    if mkv and found.fonts and found.text:
+        options += ["-map", "0:t", "-c:t", "copy"]
+    return options
+
+
+def moved(found: Beside) -> list[str]:
+    """ffmpeg's options for streams of audio that follow their file's clock across its jumps."""
+    options = []
+    for place, moves in enumerate(found.moves):
+        if moves:
+            shift = "+".join(f"gte(N\\,{packet})*({float(seconds):.6f})" for packet, seconds in moves)
+            options += [f"-bsf:a:{place}", f"setts=pts=PTS+round(({shift})/TB):dts=DTS+round(({shift})/TB)"]
+    return options
 
 
 # The file
@@ -207,29 +229,35 @@ class Content:
     """What a file says about its frames: when they are shown, for HDR10 their light, and the source's primaries
     (ITU-T H.273), which tell a mastering display that had all of its colours.
 
-    aspect: a pixel's width by its height. start: when the first frame is shown, as `start_of` has it.
+    aspect: a pixel's width by its height. cut: whether they are a part of the source's.
     """
 
     timing: Timing
     levels: light.ClipLight | None
     primaries: int
     aspect: Fraction = Fraction(1)
-    start: float | None = None
+    cut: bool = False
 
     @classmethod
     def of(
-        cls, source: vs.VideoNode, durations: list[Fraction], levels: light.ClipLight | None, primaries: int
+        cls, source: vs.VideoNode, times: Timing, levels: light.ClipLight | None, primaries: int, *, cut: bool = False
     ) -> Self:
         """From what the source's first frame says of all of them; to ask the expansion for it could take long."""
         with source.get_frame(0) as frame:
-            aspect, start = fraction(frame.props, "_SAR") or Fraction(1), start_of(frame.props)
-        return cls(Timing.of(durations, Fraction(source.fps)), levels, primaries, aspect, start)
+            aspect = fraction(frame.props, "_SAR") or Fraction(1)
+        return cls(times, levels, primaries, aspect, cut)
 
 
 def write(
-    clip: vs.VideoNode, held: dict[int, Picture], wanted: Delivery, content: Content, source: Path, target: Path
+    clip: vs.VideoNode,
+    held: dict[int, Picture],
+    wanted: Delivery,
+    content: Content,
+    source: Path | None,
+    target: Path,
 ) -> Generator[int]:
-    """Encode a clip that `signal` returned to `target`, with what the file `source` has of audio, title and chapters.
+    """Encode a clip that `signal` returned to `target`, with what the file `source` has of audio, subtitles that are
+    text, title and chapters; None: nothing.
 
     Yields how many frames are written.
 
@@ -240,30 +268,68 @@ def write(
     programs = find_programs()
     sweep(target.parent, f"{target.suffix}.", older_than=STALE_SECONDS)
     mastering = None if content.levels is None else mastering_of(content.levels, content.primaries, wanted.look.peak)
-    times = content.timing
+    times = content.timing.held_by_two()
     transfer = 18 if wanted.hlg else 16
     track = matroska.Track(clip.width, clip.height, content.aspect, transfer, times.constant, mastering)
     # from frames of 16683333 ns alone, ffmpeg takes 60000/1001 frames a second for 19001/317
     constant = [] if times.constant is None else ["-r", str(1 / times.constant)]
     command = [programs.ffmpeg, "-hide_banner", "-nostats", "-v", "error", "-y"]
     delay = Fraction(0)
-    if is_video(source):  # first, because title and chapters are taken from the first input
-        found = beside(programs, source, content.start)
-        delay = found.delay
+    if source is not None:  # first, because title and chapters are taken from the first input
+        found = beside(source, times)
+        if content.cut:
+            command += ["-ss", f"{float(found.delay):.6f}", "-t", f"{float(times.total):.6f}"]
+        else:
+            delay = found.delay
+        if found.moves:
+            command += ["-copyts", "-start_at_zero"]
         command += ["-i", str(source.resolve()), *constant, *PIPE]
-        command += ["-map", "1:v", *mapped(found.audio)]
+        command += ["-map", "1:v", *mapped(found.audio), *moved(found), *subtitles(found, target)]
     else:
         command += [*constant, *PIPE, "-map", "0:v"]
-    unit = times.unit(delay)
+    unit = unit_of_time(times, delay, target)
     if delay:  # by a filter: -itsoffset does nothing beside -r
         later = delay // unit
         command += ["-vf", f"settb={unit.numerator}/{unit.denominator},setpts=PTS+{later}"]
     command += ["-fps_mode", "passthrough", *encoder(content, wanted), "-preset", "medium", "-crf", f"{wanted.crf:g}"]
-    command += ["-enc_time_base", f"{unit.numerator}:{unit.denominator}", *container(target)]
+    command += [
+        "-enc_time_base",
+        f"{unit.numerator}:{unit.denominator}",
+        *last_packet(times, delay),
+        *container(target),
+    ]
     if target.suffix.lower() == ".mp4":
+        if times.constant is None:
+            command += ["-video_track_timescale", str(unit.denominator)]
         command += ["-movflags", "+faststart"]  # players on the web begin before they have all of it
     with replacing(target) as part:
         yield from feed([*command, str(part.absolute())], clip, held, track, times)
+
+
+def unit_of_time(times: Timing, delay: Fraction, target: Path) -> Fraction:
+    """The unit that the encoder counts time in. Where the rate varies it is the file's, which `last_packet` needs."""
+    unit = times.unit(delay)
+    if times.constant is not None:
+        return unit
+    if target.suffix.lower() == ".mkv":
+        return Fraction(1, 1000)
+    scale = unit.denominator
+    while scale < FINEST_UNIT:
+        scale *= 2
+    return Fraction(1, scale)
+
+
+def last_packet(times: Timing, delay: Fraction) -> list[str]:
+    """ffmpeg's options that say how long the last packet lasts, where the rate does not.
+
+    Without, ffmpeg 5.1 gives the last sample of an .mp4 no duration, and decoders drop it.
+    """
+    if times.constant is not None or len(times.durations) < 2:
+        return []
+    since = delay + times.total - times.durations[-1] - times.durations[-2] / 2
+    last, usual = times.durations[-1], min(times.durations)
+    last_ones = f"if(gte(PTS*TB\\,{float(since):.6f})\\,{float(last):.6f}/TB\\,max(DURATION\\,{float(usual):.6f}/TB))"
+    return ["-bsf:v", f"setts=pts=PTS:dts=DTS:duration={last_ones}"]
 
 
 def container(target: Path) -> list[str]:
@@ -323,12 +389,13 @@ def feed(
             with closing(requested(clip, others)) as frames:
                 program.stdin.write(matroska.header(track))
                 for n, (start, duration) in enumerate(zip(times.starts, times.durations, strict=True)):
-                    picture = held.pop(n, None) or planes(next(frames)[1])
+                    if n < clip.num_frames:  # else the last one is shown once more
+                        picture = held.pop(n) if n in held else planes(next(frames)[1])
                     size = sum(plane.nbytes for plane in picture)
                     program.stdin.write(matroska.frame_header(start, duration, size))
                     for plane in picture:
                         program.stdin.write(plane.data)
-                    yield n + 1
+                    yield min(n + 1, clip.num_frames)
             program.stdin.close()
             whole = True
         except BaseException as error:

@@ -82,7 +82,7 @@ class Colour:
 
 
 def check_clip(clip: Any, *, still: bool) -> None:
-    """Refuse what cannot be learned from or expanded. Requests frame 0.
+    """Refuse what cannot be learned from or expanded. Requests frame 0, and up to 12 more where it has no _FieldBased.
 
     Args:
         still: image mode, where a single frame is enough.
