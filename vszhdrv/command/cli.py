@@ -747,7 +747,7 @@ def shots(arguments: argparse.Namespace) -> None:
         if path is not None:
             files.check_output(name, path, arguments.input, endings, overwrite=arguments.overwrite)
     index = folder and folder / "index"
-    clip = sources.open_clip(arguments.input, still=False, fps=arguments.fps, index=index, say=say)
+    clip = sources.open_clip(arguments.input, still=False, fps=arguments.fps, index=index, say=say).clip
     with meters() as meter:
         found = vszhdrv.find_shots(
             clip,

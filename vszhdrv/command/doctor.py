@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vszhdrv.errors import Failed, Refused, failing, message
 from vszhdrv.version import __version__
 
-from .sources import captured
+from .probing import captured
 
 if TYPE_CHECKING:
     import vapoursynth as vs

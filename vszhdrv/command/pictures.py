@@ -142,13 +142,12 @@ def read_pictures(pictures: Sequence[Path], fps: Fraction, say: Say, *, sequence
     Pictures of several kinds become RGB in the largest of their depths. `sequence`: nothing tells that they are
     progressive.
     """
-    from vapoursynth import Error, core
+    from vapoursynth import Error
 
-    rate = {"fpsnum": fps.numerator, "fpsden": fps.denominator, "icc_profile": True}
     try:
-        clip = safe(core.imgseqs.Read([str(picture) for picture in pictures], **rate), pictures, fps)
+        clip = read_alike(pictures, fps)
     except Error as error:
-        if not sequence or not re.search(r"expected frame 0", str(error)):
+        if not sequence or "expected frame 0" not in str(error):
             raise
         clip = read_mixed(pictures, fps, error)
     with clip.get_frame(0) as frame:
@@ -173,44 +172,46 @@ def as_rgb(clip: vs.VideoNode) -> vs.VideoNode:
     return clip.resize.Bicubic(format=RGB48 if clip.format.bits_per_sample > 8 else RGB24)
 
 
+def read_alike(pictures: Sequence[Path], fps: Fraction) -> vs.VideoNode:
+    """A clip of pictures of one format and size, as imageseqs has it; where it can't, for half-sized chroma of an odd
+    size, as Pillow has it."""
+    from vapoursynth import Error, core
+
+    files = [str(picture) for picture in pictures]
+    try:
+        return core.imgseqs.Read(files, fpsnum=fps.numerator, fpsden=fps.denominator, icc_profile=True)
+    except Error as error:
+        if "VSVideoInfo" not in str(error):
+            raise
+    return by_pillow(pictures, fps)
+
+
 def read_mixed(pictures: Sequence[Path], fps: Fraction, error: Exception) -> vs.VideoNode:
     """A clip of pictures of several formats and one size: RGB, in the largest of their depths."""
     import vapoursynth as vs
     from vapoursynth import core
 
-    def one(picture: Path) -> tuple[int, int, int]:
-        clip = core.imgseqs.Read([str(picture)])
+    def shape(picture: Path) -> tuple[int, int, int]:
+        clip = read_alike([picture], fps)
         return clip.format.id, clip.width, clip.height
 
-    shapes = [one(picture) for picture in pictures]
-    if len({shape[1:] for shape in shapes}) > 1:
+    shapes = [shape(picture) for picture in pictures]
+    if len({(width, height) for _, width, height in shapes}) > 1:
         raise error
-    deep = any(core.get_video_format(shape[0]).bits_per_sample > 8 for shape in shapes)
+    deep = any(core.get_video_format(form).bits_per_sample > 8 for form, _, _ in shapes)
     form = vs.RGB48 if deep else vs.RGB24
     parts = []
     for _, group in groupby(zip(pictures, shapes, strict=True), lambda pair: pair[1]):
-        files = [picture for picture, _ in group]
-        rate = {"fpsnum": fps.numerator, "fpsden": fps.denominator, "icc_profile": True}
-        part = as_rgb(safe(core.imgseqs.Read([str(file) for file in files], **rate), files, fps))
+        part = as_rgb(read_alike([picture for picture, _ in group], fps))
         parts.append(part.resize.Bicubic(format=form) if part.format.id != form else part)
     return core.std.Splice(parts)
 
 
-def safe(clip: vs.VideoNode, pictures: Sequence[Path], fps: Fraction) -> vs.VideoNode:
-    """The clip; read by Pillow where half-sized chroma of an odd size would end the process."""
-    form = clip.format
-    odd = (form.subsampling_w and clip.width % 2) or (form.subsampling_h and clip.height % 2)
-    return by_pillow(pictures, clip, fps) if odd else clip
-
-
-def by_pillow(pictures: Sequence[Path], clip: vs.VideoNode, fps: Fraction) -> vs.VideoNode:
-    """An RGB24 clip of the pictures by Pillow, as long as `clip`."""
+def by_pillow(pictures: Sequence[Path], fps: Fraction) -> vs.VideoNode:
+    """An RGB24 clip of the pictures by Pillow, of animated ones the first frame."""
     import numpy as np
     import vapoursynth as vs
     from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if len(pictures) not in (1, clip.num_frames) or clip.num_frames < len(pictures):
-        raise Refused(f"INPUT {pictures[0].parent} has animations of odd size among its pictures: save them as .png")
 
     def load(n: int) -> tuple[Any, bytes]:
         try:
@@ -219,8 +220,7 @@ def by_pillow(pictures: Sequence[Path], clip: vs.VideoNode, fps: Fraction) -> vs
                 return np.asarray(picture.convert("RGB")), opened.info.get("icc_profile") or b""
         except UnidentifiedImageError:
             raise Refused(
-                f"INPUT {pictures[n]} is {clip.width}x{clip.height}: pictures of this kind and odd size can't be read, "
-                "save it as .png"
+                f"INPUT {pictures[n]} has an odd size, in which pictures of this kind can't be read: save it as .png"
             ) from None
 
     first, _ = load(0)

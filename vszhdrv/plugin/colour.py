@@ -16,6 +16,7 @@ import vapoursynth as vs
 from vszhdrv.errors import Refused
 
 from .errors import in_callback
+from .fields import looks_interlaced
 from .log import warn
 
 MOST = 65504.0  # linear light, 1.0 = SDR white: the largest number of half floats, of which EXR files are
@@ -98,9 +99,14 @@ def check_clip(clip: Any, *, still: bool) -> None:
     if clip.num_frames < 2 and not still:
         raise Refused("clip must have 2 frames or more, not 1: set still (--data_type image) to expand a picture")
     with clip.get_frame(0) as frame:
-        field_order = _whole(frame.props, "_FieldBased") or 0
+        field_order = _whole(frame.props, "_FieldBased")
     if field_order:
         raise Refused(_interlaced(field_order))
+    if field_order is None and not still and looks_interlaced(clip):
+        raise Refused(
+            "clip must be progressive, and its moving edges are combed, while it has no _FieldBased: deinterlace it "
+            "first, for example with bwdif.Bwdif (telecined film: vivtc), or std.SetFieldBased(0) if it is progressive"
+        )
 
 
 def _check_constant(clip: Any) -> None:
