@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import struct
 import subprocess
 import sys
@@ -252,10 +251,6 @@ def test_a_run_folder_mends_itself(pictures: Path, tmp_path: Path) -> None:
     words = (pictures, "--epochs", "1")
     assert (first := zhdrv(*words, cwd=tmp_path)).returncode == 0, first.stderr
     (run,) = (tmp_path / "runs").iterdir()
-    # nothing is written outside the folders that were named
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "home", "runs", "shot", "tmp"]
-    assert [*(tmp_path / "home").rglob("*.*"), *(tmp_path / "tmp").iterdir()] == []
-    assert len(list(pictures.iterdir())) == 4
     frames = sorted(run.glob("*_exr/*.exr"))
     whole = [path.read_bytes() for path in frames]
     last = run / "ckpt" / "last.safetensors"
@@ -299,38 +294,3 @@ def test_a_named_pipe_as_input_is_one_sentence(tmp_path: Path) -> None:
     done = zhdrv(tmp_path / "clip.mp4", cwd=tmp_path)
     assert done.returncode == 2 and "INPUT must be a file that can be read twice" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-@posix
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_ended_at_any_moment_ends_the_next_time_with_the_same_files(
-    pictures: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    """Moments by progress: training has begun, a checkpoint is there, a frame is there."""
-
-    def started(folder: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "vszhdrv", str(pictures), "--epochs", "2", "--float"]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "VSZHDRV_CACHE": str(folder / "cache")}
-        folder.mkdir(exist_ok=True)
-        return subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
-
-    alone, ended = tmp_path / "alone", tmp_path / "ended"
-    assert started(alone).wait(timeout=240) == 0
-    for pattern in ("runs/*/params.csv", "runs/*/logs.csv", "runs/*/*_exr/*.exr"):
-        process = started(ended)
-        deadline = time.monotonic() + 240
-        while not list(ended.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=240)
-        assert process.returncode in (0, -signal.SIGKILL if number == signal.SIGKILL else 130), said
-        assert "Traceback" not in said and "Exception ignored" not in said
-    last = started(ended)
-    _, said = last.communicate(timeout=240)
-    assert last.returncode == 0, said
-    for path in alone.glob("runs/*/*_exr/*.exr"):
-        assert (ended / path.relative_to(alone)).read_bytes() == path.read_bytes()
-    for path in alone.glob("runs/*/ckpt/*.safetensors"):
-        mine, theirs = (weight_files.read(p).tensors() for p in (ended / path.relative_to(alone), path))
-        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
