@@ -31,5 +31,6 @@ OPTIONS: Final[dict[str, str]] = {
     "tile": "width and height of the tiles of large frames, multiples of 64; smaller ones need less memory",
     "tile_pad": "overlap of tiles in pixels, 0 or more; default: the network's receptive field, which leaves no seams",
     "num_streams": "frames computed at the same time, 1 to 64; default: as many as threads and memory allow",
+    "graphics": '"auto": white of pages, slides, cartoons and letters stays as it is; "off": it is expanded',
 }
 """Meaning of the arguments by their names: one line each, with range and unit."""

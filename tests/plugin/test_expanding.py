@@ -61,7 +61,8 @@ def test_what_tells_files_apart() -> None:
     usual = Computing().traces
     assert Computing("cpu", num_streams=3).traces == Computing(tile=[64, 64]).traces == usual
     others = [Computing(precision_name="fp32"), Computing(tile_pad=0), Computing(tile=[64, 64], tile_pad=0)]
-    assert len({str(traces) for traces in (usual, *(each.traces for each in others))}) == 4
+    others.append(Computing(graphics="off"))
+    assert len({str(traces) for traces in (usual, *(each.traces for each in others))}) == 5
 
 
 def test_tile_pad_reaches_the_expander(make_clip: MakeClip, network: Path) -> None:

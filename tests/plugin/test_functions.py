@@ -407,6 +407,7 @@ BAD_NUMBERS = [
     ("tile", [100, 64], "tile must be width and height, each a multiple of 64, not [100, 64]"),
     ("tile", [0, 0], "tile must be width and height, each a multiple of 64, not [0, 0]"),
     ("tile_pad", -1, "tile_pad must be 0 or more pixels, not -1"),
+    ("graphics", "on", "graphics must be auto or off, not 'on'"),
     ("num_streams", 0, "num_streams must be from 1 to 64, not 0"),
     ("num_streams", 65, "num_streams must be from 1 to 64, not 65"),
     ("train_range", [3], RANGE.format("[3]")),

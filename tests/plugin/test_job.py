@@ -246,7 +246,7 @@ def test_the_key_is_of_the_clip_and_of_what_training_depends_on(make_clip: MakeC
     assert key_of(prepare(make_clip())) == key
     same_network: list[dict[str, Any]] = [
         dict(n_exp_up=5), dict(precision="fp32"), dict(device="cpu"), dict(train=False), dict(tile=[64, 64]),
-        dict(tile_pad=0), dict(num_streams=3),
+        dict(tile_pad=0), dict(num_streams=3), dict(graphics="off"),
     ]  # fmt: skip
     assert {key_of(prepare(clip, **arguments)) for arguments in same_network} == {key}
     others = [

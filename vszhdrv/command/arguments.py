@@ -218,7 +218,7 @@ def export_parser() -> Parser:
     _learning(parser)
     parser.add_argument("onnx", type=Path, metavar="ONNX", help=".onnx file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace ONNX if it is there")
-    parser.set_defaults(num_streams=None, tile=None, tile_pad=None)  # vs-mlrt has its own
+    parser.set_defaults(num_streams=None, tile=None, tile_pad=None, graphics=None)  # vs-mlrt has its own
     return parser
 
 
@@ -327,6 +327,7 @@ def _expanding(parser: Parser, peak: str) -> None:
     option(parser, "num_streams", type=number(int), metavar="N")
     option(parser, "tile", type=width_and_height, metavar="WxH")
     option(parser, "tile_pad", type=number(int), metavar="N")
+    option(parser, "graphics", metavar="NAME")
     option(parser, "strength", "1", type=number(float), metavar="S", default=1.0)
     option(parser, "white", "203", type=nits, metavar="NITS", default=203.0)
     option(parser, "peak", peak, type=nits_or_none, metavar="NITS")

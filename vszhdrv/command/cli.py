@@ -61,7 +61,7 @@ SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
 """Options that are settings of vszhdrv.Config by the same name; those not given are the preset's business."""
 
 COLOUR = ("matrix_in", "transfer_in", "range_in")
-COMPUTING = ("num_streams", "tile", "tile_pad")
+COMPUTING = ("num_streams", "tile", "tile_pad", "graphics")
 PICTURE_SECONDS = 5
 """The pictures in recs/ are refreshed this often while training, ..."""
 PICTURE_SHARE = 20

@@ -47,7 +47,7 @@ static void *in_python(const char *name) {
 /* What Expand and Mask add: where the network comes from, and how frames are computed. */
 #define EXPANDING                                                                                                      \
     "weights:data:opt;train:int:opt;when:data:opt;strength:float:opt;peak:float:opt;white:float:opt;tile:int[]:opt;"   \
-    "tile_pad:int:opt;num_streams:int:opt;"
+    "tile_pad:int:opt;num_streams:int:opt;graphics:data:opt;"
 
 /* Every function of core.zhdrv. Expand is done by functions.expand, WriteEXR by functions.write_exr, and so on. */
 static const struct function {
@@ -59,7 +59,7 @@ static const struct function {
     {"Still",
      "clip:vnode;path:data;frame:int:opt;" LEARNING
      "weights:data:opt;train:int:opt;strength:float:opt;peak:float:opt;white:float:opt;tile:int[]:opt;"
-     "tile_pad:int:opt;",
+     "tile_pad:int:opt;graphics:data:opt;",
      "path:data;"},
     {"WriteEXR",
      "clip:vnode;filename:data;compression:data:opt;half:int:opt;first:int:opt;overwrite:int:opt;white:float:opt;",

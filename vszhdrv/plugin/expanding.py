@@ -54,10 +54,14 @@ class Computing:
     """Width and height."""
     tile_pad: int | None = None
     num_streams: int | None = None
+    graphics: str = "auto"
+    """off: expand white that was found to be graphics, too."""
 
     def __post_init__(self) -> None:
         if self.precision_name not in ("auto", "bf16", "fp32"):
             raise Refused(f"precision must be auto, bf16 or fp32, not {self.precision_name!r}")
+        if self.graphics not in ("auto", "off"):
+            raise Refused(f"graphics must be auto or off, not {self.graphics!r}")
         if self.device_name not in ("auto", "cpu"):
             from vszhdrv.zhdrv.hardware import choose_device
 
@@ -84,7 +88,8 @@ class Computing:
         they see less around themselves than they might, which leaves seams.
         """
         seams = {} if self.tile_pad is None else {"tile": self.tile, "tile_pad": self.tile_pad}
-        return {"precision": self.precision_name, **seams}
+        drawn = {} if self.graphics == "auto" else {"graphics": self.graphics}
+        return {"precision": self.precision_name, **seams, **drawn}
 
     @property
     def tile_size(self) -> tuple[int, int] | None:
@@ -117,6 +122,8 @@ def expander(
     from vszhdrv.zhdrv.traits import Traits
 
     traits = Traits.from_header(metadata)
+    if computing.graphics == "off":
+        traits = replace(traits, graphics="")
     return Expander(
         network_of(weights, config.architecture),
         config,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Preset = Literal["fast", "draft", "paper"]
 When = Literal["call", "frame"]
 PrecisionName = Literal["auto", "bf16", "fp32"]
+GraphicsName = Literal["auto", "off"]
 Compression = Literal["zip", "zips", "piz", "dwaa", "dwab", "none", "htj2k32"]
 
 LOG_SECONDS = 5.0
@@ -69,6 +70,7 @@ def expand(
     tile: list[int] | None = None,
     tile_pad: int | None = None,
     num_streams: int | None = None,
+    graphics: GraphicsName = "auto",
 ) -> vs.VideoNode:
     """Train on an SDR clip, or find its network, and return its HDR: core.zhdrv.Expand.
 
@@ -102,6 +104,7 @@ def expand(
             leaves no seams.
         num_streams: frames computed at the same time, 1 to 64; default: as many as threads and memory
             allow.
+        graphics: "auto": white of pages, slides, cartoons and letters stays as it is; "off": it is expanded.
 
     Returns:
         RGBS, linear light, 1.0 = SDR white. Each frame is expanded when it is requested. With `peak`, every frame has
@@ -145,6 +148,7 @@ def mask(
     tile: list[int] | None = None,
     tile_pad: int | None = None,
     num_streams: int | None = None,
+    graphics: GraphicsName = "auto",
 ) -> vs.VideoNode:
     """How much Expand, with the same arguments, brightens: core.zhdrv.Mask.
 
@@ -257,6 +261,7 @@ def still(
     white: float = SDR_WHITE_NITS,
     tile: list[int] | None = None,
     tile_pad: int | None = None,
+    graphics: GraphicsName = "auto",
 ) -> Path:
     """One frame's expansion as a picture to share: core.zhdrv.Still.
 

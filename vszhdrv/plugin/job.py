@@ -95,6 +95,7 @@ def prepare(
     tile: list[int] | None = None,
     tile_pad: int | None = None,
     num_streams: int | None = None,
+    graphics: str = "auto",
     train_range: list[int] | None = None,
     shots: str | Sequence[str] = "auto",
 ) -> Job:
@@ -115,7 +116,7 @@ def prepare(
     request = request_of(
         clip,
         config,
-        Computing(device, precision, tile, tile_pad, num_streams),
+        Computing(device, precision, tile, tile_pad, num_streams, graphics or "auto"),
         train_range=train_range,
         matrix_in=matrix_in,
         transfer_in=transfer_in,

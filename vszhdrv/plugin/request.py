@@ -117,9 +117,10 @@ def check_options(
     tile: list[int] | None = None,
     tile_pad: int | None = None,
     num_streams: int | None = None,
+    graphics: str = "auto",
 ) -> None:
     """Raises Refused where `prepare` would refuse one of these arguments whatever the clip."""
-    Computing(device, precision, tile, tile_pad, num_streams)
+    Computing(device, precision, tile, tile_pad, num_streams, graphics or "auto")
     check_names(matrix_in=matrix_in or None, transfer_in=transfer_in or None, range_in=range_in or None)
 
 

@@ -120,12 +120,15 @@ def _prepared(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Co
     """
     import torch
 
-    from vszhdrv.zhdrv import compression, footage
+    from vszhdrv.zhdrv import compression, footage, graphics
     from vszhdrv.zhdrv.overlays import Overlays
 
     if config.head != "stops":
         found = torch.from_numpy(pixels)
         return footage.TrainingFrames(found, tuple(pairs), footage.Traits(grey=footage.is_grey(found)))
+    drawn = graphics.found_in(pixels)
+    if drawn:
+        log(graphics.WORDS[drawn])
     overlays = Overlays.find(pixels, positions)
     if overlays:
         for words in overlays.words():
@@ -133,7 +136,7 @@ def _prepared(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Co
         pixels = overlays.without(pixels)
     white = footage.clip_point(pixels)
     found = torch.from_numpy(footage.rescaled(pixels, white))
-    traits = footage.Traits(overlays or None, white, grey=footage.is_grey(found))
+    traits = footage.Traits(overlays or None, white, grey=footage.is_grey(found), graphics=drawn)
     chosen = footage.TrainingFrames(found, tuple(pairs), traits)
     compressed = compression.shows(chosen, config)
     return replace(chosen, traits=replace(traits, compressed=compressed))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from . import camera
+from . import camera, graphics
 from .blocks import Part
 from .config import Config
 from .evaluation import Evaluator
@@ -70,11 +70,27 @@ class Expander:
         return self.evaluator.device
 
     def brighten(self, planes: Sequence[Pixels]) -> None:
-        """Make a frame of linear light HDR where it lies. It gets nowhere darker; its overlays stay as they are.
+        """Make a frame of linear light HDR where it lies. It gets nowhere darker; overlays and graphics stay.
 
         planes: red, green and blue, `(height, width)` float32 each, 1.0 = SDR white, values over 1 (superwhite)
         allowed; rows may have gaps between them.
         """
+        if self.traits.graphics == "all":
+            return
+        kept = graphics.areas(self._codes(planes)) if self.traits.graphics else None
+        source = None if kept is None else [plane[kept] for plane in planes]
+        self._brighten_picture(planes)
+        if source is not None:
+            for plane, light in zip(planes, source, strict=True):
+                plane[kept] = light
+
+    def _codes(self, planes: Sequence[Pixels]) -> npt.NDArray[np.uint8]:
+        """The frame's working encoding in codes of 8 bits, `(3, height, width)`."""
+        linear = torch.from_numpy(np.stack(planes)).clamp(min=0)
+        return (self.encoded(linear) * 255).round().clamp(0, 255).byte().numpy()
+
+    def _brighten_picture(self, planes: Sequence[Pixels]) -> None:
+        """The same but for graphics."""
         if not self.traits.overlays:
             self._brighten(planes)
             return

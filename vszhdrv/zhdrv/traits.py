@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from vszhdrv.errors import Refused
 
@@ -14,6 +14,10 @@ from .working import CLIPPED
 
 COMPRESSED_WHITE = 0.95
 """Working values from which a channel of a compressed clip counts as clipped: compression leaves what clips darker."""
+
+Graphics = Literal["", "areas", "all"]
+"""Which white of a clip is graphics: none, areas that are found in each frame, or all."""
+GRAPHICS: dict[str, Graphics] = {"": "", "areas": "areas", "all": "all"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Traits:
     """Whether the clip was compressed with losses (`compression.shows`)."""
     grey: bool = False
     """Whether all frames are black and white."""
+    graphics: Graphics = ""
+    """Which white is graphics and stays as it is (`graphics.found_in`)."""
 
     @property
     def white(self) -> float:
@@ -41,6 +47,7 @@ class Traits:
             "compressed": str(self.compressed),
             "grey": str(self.grey),
             **({} if self.overlays is None else {"overlays": str(self.overlays)}),
+            **({"graphics": self.graphics} if self.graphics else {}),
         }
 
     @classmethod
@@ -55,6 +62,7 @@ class Traits:
             _clip_point(header.get("clip_point", "1")),
             _yes(header, "compressed"),
             _yes(header, "grey"),
+            _graphics(header.get("graphics", "")),
         )
 
 
@@ -69,6 +77,12 @@ def _clip_point(text: str) -> float:
     if not 0.5 <= value <= 1:
         raise Refused(f"clip_point must be a number from 0.5 to 1, not {text[:40]!r}")
     return value
+
+
+def _graphics(text: str) -> Graphics:
+    if text not in GRAPHICS:
+        raise Refused(f"graphics must be areas or all, not {text[:40]!r}")
+    return GRAPHICS[text]
 
 
 def _yes(header: Mapping[str, str], name: str) -> bool:
