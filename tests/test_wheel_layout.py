@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PLUGIN = "vapoursynth/plugins/zhdrv/"
 MINGW = "x86_64-w64-mingw32-gcc"
 
+pytest.importorskip("hatchling", reason="needs hatchling")
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs the C compiler cc")
 
 

@@ -66,9 +66,7 @@ def check_path(name: str, path: Path) -> None:
         raise Refused(f"{name} must end in {' or '.join(ENDINGS)}, not {path.name!r}")
     check_target(name, path)
     if ending != ".exr" and not available():
-        raise Refused(
-            f"{name} {path.name} needs imagecodecs, which writes {ending}: install vszhdrv with the extra stills"
-        )
+        raise Refused(f"{name} {path.name} needs imagecodecs, which writes {ending}: uv pip install imagecodecs")
 
 
 def write(path: Path, still: Still) -> None:

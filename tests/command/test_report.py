@@ -399,7 +399,7 @@ def test_everything_has_a_name_for_screen_readers(opened: Opened) -> None:
 
 
 def test_it_says_whether_the_screen_shows_hdr(opened: Opened) -> None:
-    pytest.importorskip("imagecodecs")
+    pytest.importorskip("imagecodecs", reason="needs imagecodecs")
     said = opened.page.locator("#hdr-state").inner_text()
     assert "no HDR screen (dynamic-range: standard)" in said
     assert opened.page.evaluate("document.getElementById('ultra').naturalWidth") == WIDTH

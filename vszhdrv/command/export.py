@@ -47,7 +47,7 @@ def check() -> None:
     """Raises Failed, in one sentence, where the packages that write ONNX are missing."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise Failed(f"ONNX needs the package {' and '.join(missing)}: pip install 'vszhdrv[export]'")
+        raise Failed(f"ONNX needs the package {' and '.join(missing)}: uv pip install {' '.join(missing)}")
 
 
 def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> None:
