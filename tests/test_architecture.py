@@ -20,6 +20,7 @@ FORBIDDEN = {
     "plugin": {"command", ""},
     "command": {"plugin"},
     "exr": {"command", "plugin", "store", "zhdrv", "light", "progress", "stills", ""},
+    "drawing": {"command", "plugin", "store", "zhdrv", "exr", "light", "progress", "stills", ""},
     "light": {"command", "plugin", "store", "zhdrv", "progress", "stills", ""},
     "stills": {"command", "plugin", "store", "zhdrv", "progress", ""},
     "progress": {"command", "plugin", "store", "zhdrv", "exr", "light", "stills", ""},

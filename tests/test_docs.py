@@ -58,7 +58,9 @@ def test_an_argument_means_the_same_wherever_it_is_described(name: str) -> None:
     assert all((text or "").startswith(meaning) for text in helped)
 
 
-@pytest.mark.parametrize("function", [functions.expand, functions.mask, functions.train, functions.still, prepare])
+@pytest.mark.parametrize(
+    "function", [functions.expand, functions.mask, functions.train, functions.still, functions.show, prepare]
+)
 def test_the_public_face_is_written_out_and_typed(function: Callable[..., Any]) -> None:
     parameters = inspect.signature(function).parameters.values()
     assert not [

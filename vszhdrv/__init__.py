@@ -15,7 +15,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .errors import Failed, Refused
     from .plugin.film import find_shots
-    from .plugin.functions import expand, mask, still, train, version, write_exr
+    from .plugin.functions import expand, mask, show, still, train, version, write_exr
     from .plugin.job import Event, Job, prepare
     from .plugin.request import check_options
     from .zhdrv.config import Config
@@ -32,6 +32,7 @@ __all__ = [
     "find_shots",
     "mask",
     "prepare",
+    "show",
     "still",
     "train",
     "version",
@@ -49,6 +50,7 @@ _MODULES = {
     "find_shots": ".plugin.film",
     "mask": ".plugin.functions",
     "prepare": ".plugin.job",
+    "show": ".plugin.functions",
     "still": ".plugin.functions",
     "train": ".plugin.functions",
     "version": ".plugin.functions",

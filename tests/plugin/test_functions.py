@@ -584,3 +584,22 @@ def test_writeexr_refuses_what_is_not_linear_light(make_clip: MakeClip, network:
     assert failure(core.zhdrv.WriteEXR, out, name, compression="jpeg").startswith(
         "zhdrv.WriteEXR: compression is 'jpeg'"
     )
+
+
+def test_show_draws_source_expansion_and_mask_side_by_side(make_clip: MakeClip) -> None:
+    clip = make_clip(vs.RGB24, 64, 48)
+    picture = vszhdrv.show(clip, 1, device="cpu", epochs=1)
+    assert picture.size == (3 * 64 + 2 * 4, 48 + 20)
+    assert picture._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"  # by which notebooks display it
+    source, darker, mask = (np.asarray(picture)[20:, left : left + 64].astype(int) for left in (0, 68, 136))
+    assert np.abs(source - pixels(clip, 1).transpose(1, 2, 0)).mean() < 12  # BT.709's curve is not the screen's
+    assert darker.mean() < source.mean() / 1.5
+    untouched = mask.sum(axis=2) < 10
+    assert 0 < untouched.mean() < 1
+    assert source[~untouched].mean() > source[untouched].mean()
+
+
+@pytest.mark.parametrize("frame", [-1, 1000])
+def test_show_refuses_a_frame_that_is_not_there(make_clip: MakeClip, frame: int) -> None:
+    with pytest.raises(vszhdrv.Refused, match=rf"frame must be from 0 to \d+, not {frame}$"):
+        vszhdrv.show(make_clip(vs.RGB24, 64, 48), frame)

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vszhdrv.drawing import display, side_by_side, tone_mapped
 from vszhdrv.exr import Sequence, is_valid
 from vszhdrv.files import sweep, write_whole
 
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.config import Config
 
 LOG_COLUMNS = ("epoch", "total", "reconstruction", "temporal", "lr", "seconds")
-PREVIEW_HEIGHT = 360
-"""Height of each of the preview's pictures in pixels, at most."""
 NAME_BYTES = 150
 """So much of a clip's name is used, in UTF-8: file systems take 255 bytes, and what stands around it has its share."""
 AHEAD, AHEAD_BYTES = 4, 2**30
@@ -212,20 +211,8 @@ def compare(source: vs.VideoNode, hdr: vs.VideoNode, colour: Colour, n: int) -> 
 
 def write_preview(path: Path, source: NDArray[np.uint8], hdr: NDArray[np.float32]) -> None:
     """One picture of three: the source, its expansion two stops darker and tone-mapped, from what `compare` gives."""
-    from PIL import Image, ImageDraw, ImageFont
-
     pictures = {"source": source, "-2 stops": display(hdr / 4), "tone-mapped": display(tone_mapped(hdr))}
-    height, width = source.shape[:2]
-    scale = min(1.0, PREVIEW_HEIGHT / height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    gap, caption = 4, 20
-    sheet = Image.new("RGB", (len(pictures) * (size[0] + gap) - gap, size[1] + caption), "black")
-    draw = ImageDraw.Draw(sheet)
-    for column, (name, picture) in enumerate(pictures.items()):
-        left = column * (size[0] + gap)
-        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (left, caption))
-        draw.text((left + 4, 3), name, fill="white", font=ImageFont.load_default(12))
-    write_png(path, sheet)
+    write_png(path, side_by_side(pictures))
 
 
 def exposures(source: NDArray[np.uint8], hdr: NDArray[np.float32]) -> dict[str, NDArray[np.uint8]]:
@@ -244,22 +231,6 @@ def planes(clip: vs.VideoNode) -> NDArray[Any]:
     """The first frame of an RGB clip as an (H,W,3) array."""
     with clip.get_frame(0) as frame:
         return np.dstack([np.asarray(frame[plane]) for plane in range(3)])
-
-
-def display(linear: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Linear light in [0, 1] (clipped) as 8-bit sRGB, IEC 61966-2-1."""
-    x = np.clip(linear, 0, 1)
-    encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    codes: NDArray[np.uint8] = np.rint(255 * encoded).astype(np.uint8)
-    return codes
-
-
-def tone_mapped(hdr: NDArray[np.floating]) -> NDArray[np.floating]:
-    """HDR to [0, 1] by Reinhard's extended operator on luminance (Reinhard et al. 2002, eq. 4)."""
-    luminance = hdr @ np.array([0.2126, 0.7152, 0.0722], hdr.dtype)
-    white = max(1.0, float(np.quantile(luminance, 0.999)))
-    scale = (1 + luminance / white**2) / (1 + luminance)
-    return hdr * scale[..., None]
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:

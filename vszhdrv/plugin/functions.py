@@ -12,7 +12,7 @@ import numpy as np
 import vapoursynth as vs
 from numpy.typing import NDArray
 
-from vszhdrv import exr, light, stills
+from vszhdrv import drawing, exr, light, stills
 from vszhdrv.errors import Failed, Refused
 from vszhdrv.exr import SDR_WHITE_NITS
 from vszhdrv.files import check_target
@@ -28,6 +28,8 @@ from .log import log, tell, warn
 from .workers import Pixels, Planes
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from vszhdrv.zhdrv.expansion import Expander
 
 Preset = Literal["fast", "draft", "paper"]
@@ -281,12 +283,81 @@ def still(
     look = _look_of(options)
     target, number = Path(options.pop("path")).expanduser(), options.pop("frame")
     stills.check_path("path", target)
-    if not 0 <= number < clip.num_frames:
-        raise Refused(f"frame must be from 0 to {clip.num_frames - 1}, not {number}")
+    _check_frame(clip, number)
     job = _prepared({**options, "when": "call"})
     before, after = (pixels_of(node, number) for node in (job.linear(), job.expand_with(look)))
     stills.write(target, stills.Still(before, after, job.request.colour.primaries, white))
     return target
+
+
+def show(
+    clip: vs.VideoNode,
+    frame: int = 0,
+    *,
+    preset: Preset = "fast",
+    n_exp_down: int | None = None,
+    n_exp_up: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    alpha: float | None = None,
+    seed: int | None = None,
+    still: bool = False,
+    train_range: list[int] | None = None,
+    shots: str | Sequence[str] = "auto",
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    matrix_in: str = "",
+    transfer_in: str = "",
+    range_in: str = "",
+    cache: str | None = None,
+    weights: str = "",
+    train: bool = True,
+    strength: float = 1.0,
+    peak: float = 0.0,
+    white: float = SDR_WHITE_NITS,
+    tile: list[int] | None = None,
+    tile_pad: int | None = None,
+) -> Image:
+    """One frame for an SDR screen, as a picture that a notebook displays.
+
+    Three pictures side by side: the source, its expansion two stops darker, and the mask (black: untouched; the
+    brightest colour: 4 stops or more).
+
+    Args:
+        clip: as for `expand`; so are all other arguments.
+        frame: its number in the clip, from 0.
+
+    Returns:
+        A PIL image. Its method `save` writes it to a file.
+
+    Raises:
+        Refused, Failed: as `expand`; or the clip has no such frame.
+    """
+    options = dict(locals())
+    look = _look_of(options)
+    number = options.pop("frame")
+    _check_frame(clip, number)
+    job = _prepared({**options, "when": "call"})
+    before, after = (pixels_of(to_bt709(node), number) for node in (job.linear(), job.expand_with(look)))
+    low, high = (light.luminance(list(np.moveaxis(pixels, 2, 0)), vs.PRIMARIES_BT709) for pixels in (before, after))
+    stops = np.log2(np.maximum(high, light.BLACK) / np.maximum(low, light.BLACK))
+    return drawing.side_by_side(
+        {
+            "source": drawing.display(before),
+            "-2 stops": drawing.display(after / 4),
+            f"mask, 0 to {drawing.HEAT_STOPS:g} stops": drawing.heat(stops),
+        }
+    )
+
+
+def _check_frame(clip: vs.VideoNode, number: int) -> None:
+    if not 0 <= number < clip.num_frames:
+        raise Refused(f"frame must be from 0 to {clip.num_frames - 1}, not {number}")
+
+
+def to_bt709(clip: vs.VideoNode) -> vs.VideoNode:
+    """A clip in linear light, such as `expand` returns, with the primaries that an SDR screen has."""
+    return clip.resize.Bicubic(primaries=vs.PRIMARIES_BT709, transfer=vs.TRANSFER_LINEAR)
 
 
 def pixels_of(clip: vs.VideoNode, n: int) -> NDArray[np.float32]:
