@@ -317,6 +317,7 @@ def show(
     white: float = SDR_WHITE_NITS,
     tile: list[int] | None = None,
     tile_pad: int | None = None,
+    graphics: GraphicsName = "auto",
 ) -> Image:
     """One frame for an SDR screen, as a picture that a notebook displays.
 
