@@ -145,22 +145,20 @@ def stopped_alike() -> Iterator[None]:
 
 def steadied(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run a command; once more where a frame of INPUT failed that one thread may decode, as of damaged files."""
-    if "input" not in arguments:
-        command(arguments)
-        return
-    from vapoursynth import Error
-
-    from vszhdrv.command import sources
-    from vszhdrv.store import store
-
     try:
         command(arguments)
-    except (Error, Failed) as error:
+    except Exception as error:
+        source = getattr(arguments, "input", None)
+        if not isinstance(source, Path):  # several, each of them steadied by itself
+            raise
+        from vszhdrv.command import sources
+        from vszhdrv.store import store
+
         folder = store.folder(arguments.cache)
         index = folder and folder / "index"
-        if not sources.may_be_damage(error, arguments.input, index):
+        if not sources.may_be_damage(error, source, index):
             raise
-        sources.distrust(arguments.input, index, message(error))
+        sources.distrust(source, index, message(error))
         command(arguments)
 
 
@@ -184,11 +182,11 @@ def expand_all(arguments: argparse.Namespace) -> None:
         out = arguments.out if arguments.out_dir is None else arguments.out_dir / f"{path.stem}.mkv"
         one = argparse.Namespace(**{**vars(arguments), "input": path, "out": out})
         if len(inputs) == 1:
-            learn_and_expand(one)
+            steadied(learn_and_expand, one)
             return
         try:
             with failing():
-                learn_and_expand(one)
+                steadied(learn_and_expand, one)
         except Exception as error:
             if interrupted():
                 raise
