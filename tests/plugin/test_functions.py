@@ -430,8 +430,8 @@ def test_numbers_that_make_no_sense(make_clip: MakeClip, argument: str, value: A
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
-        (dict(preset="slow"), r"preset must be one of paper, fast, not 'slow'"),
-        (dict(preset=""), r"preset must be one of paper, fast, not ''"),
+        (dict(preset="slow"), r"preset must be one of paper, fast, draft, not 'slow'"),
+        (dict(preset=""), r"preset must be one of paper, fast, draft, not ''"),
         (dict(device="cuda:99"), r"device must be auto or one of those here \(.*cpu\), not 'cuda:99'"),
         (dict(device="gpu"), r"device must be auto or one of those here \(.*cpu\), not 'gpu'"),
         (dict(precision="fp16"), r"precision must be auto, bf16 or fp32, not 'fp16'"),
