@@ -111,7 +111,7 @@ def test_python_finds_and_trains_the_same_bits_in_any_order(
 
 
 REFUSALS = {
-    "preset='slow'": "preset must be one of paper, fast, not 'slow'",
+    "preset='slow'": "preset must be one of paper, fast, draft, not 'slow'",
     "epochs=0": "epochs must be from 1 to 100000, not 0",
     "strength=2.0": "strength must be from 0 to 1, not 2.0",
     "weights='/nowhere/net.safetensors'": "weights must be a file of a trained network, and "
