@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from vszhdrv.zhdrv import camera, sampling
 from vszhdrv.zhdrv.config import Config
@@ -80,23 +79,8 @@ def test_crops_lie_within_the_frame_and_everywhere_in_it(config: Config, height:
 def test_a_quarter_of_the_crops_is_not_made_brighter() -> None:
     shifts = [crop.shift_stops for crop in crops(frames(4, 400, 500), FAST)]
     assert shifts.count(0.0) / len(shifts) == pytest.approx(sampling.UNSHIFTED, abs=0.15)
-    assert sampling.bounded_shifts(torch.rand(1, 3, 10, 10), [crop_of(shift_stops=0.0)]) == [0]
-
-
-def test_as_much_of_a_crop_may_clip_as_clips_around_clipped_pixels_of_the_clip() -> None:
-    """Half of all frames clips in stripes; in one of four all does; nothing does: no less than in most clips."""
-    striped, one, dark = (torch.zeros(4, 3, 300, 400, dtype=torch.uint8) for _ in range(3))
-    striped[..., ::2] = 255
-    one[0] = 255
-    pairs = tuple((place, place) for place in range(4))
-    half, whole, none = (
-        {crop.most_clipped for crop in crops(TrainingFrames(each, pairs), FAST)} for each in (striped, one, dark)
-    )
-    assert half == {0.5}
-    assert whole == {sampling.NEARLY_ALL}
-    assert none == {sampling.MOST_CLIPPED}
-    second = crops(TrainingFrames(striped, pairs), FAST, FAST.first_epochs)
-    assert {crop.most_clipped for crop in second} == {sampling.MOST_CLIPPED}  # nothing is made brighter
+    x = torch.rand(1, 3, 10, 10)
+    assert sampling.bounded_shifts(x, [0.0]) == [0]
 
 
 def test_the_papers_crops_are_320_or_what_fits_or_a_share_of_a_large_frame() -> None:
@@ -133,8 +117,7 @@ def test_the_second_round_sees_frames_as_they_are_where_they_clip() -> None:
 
 
 def crop_of(**values: Any) -> sampling.Crop:
-    anywhere = {"pair": 0, "transform": 0, "top": 0, "left": 0, "height": 10, "width": 10}
-    return sampling.Crop(**{**anywhere, "jitter_stops": 0.0, "shift_stops": 1.0, **values})
+    return sampling.Crop(**{"pair": 0, "transform": 0, "jitter_stops": 0.0, "shift_stops": 1.0, **values})
 
 
 def test_a_cut_is_the_frames_own_pixels_turned() -> None:
@@ -154,26 +137,22 @@ def test_a_cut_larger_than_the_crops_side_is_scaled_down() -> None:
     assert (cut.diff(dim=-1) > 0).all()
 
 
-@given(st.integers(0, 1000), st.floats(0.5, 8), st.floats(0.2, 4), st.floats(0.3, 0.97))
-def test_a_simulated_overexposure_clips_a_bounded_share(seed: int, stops: float, power: float, most: float) -> None:
+@given(st.integers(0, 1000), st.floats(0.5, 8), st.floats(0.2, 4))
+def test_a_simulated_overexposure_clips_a_bounded_share(seed: int, stops: float, power: float) -> None:
     x = torch.from_numpy(np.random.default_rng(seed).random((1, 3, 20, 20), np.float32)) ** power
-    (bounded,) = sampling.bounded_shifts(x, [crop_of(shift_stops=stops, most_clipped=most)])
+    (bounded,) = sampling.bounded_shifts(x, [stops])
     assert sampling.MIN_SHIFT_STOPS <= bounded <= stops or bounded == stops
     over = (x * camera.gain(bounded - 1e-3) >= 1).any(1).float().mean()
-    assert bounded == sampling.MIN_SHIFT_STOPS or over <= most + 1e-6
+    assert bounded == sampling.MIN_SHIFT_STOPS or over <= sampling.MOST_CLIPPED + 1e-6
 
 
 def test_the_bound_by_hand() -> None:
-    def bounded(x: Tensor, *stops: float, most: float = sampling.MOST_CLIPPED) -> list[float]:
-        return sampling.bounded_shifts(x, [crop_of(shift_stops=each, most_clipped=most) for each in stops])
-
     x = torch.full((1, 3, 10, 10), 0.25)
     x[..., :5] = 0.5  # half of the pixels: more than may clip
-    assert bounded(x, 6.0) == pytest.approx([camera.GAMMA])  # 0.5 becomes 1: one stop of code values
-    assert bounded(x, 6.0, most=0.6) == pytest.approx([2 * camera.GAMMA])  # the other half follows
-    assert bounded(x, 1.0) == [1.0]
-    assert bounded(torch.ones(1, 3, 10, 10), 3.0) == [sampling.MIN_SHIFT_STOPS]
-    (dark,) = bounded(torch.zeros(1, 3, 10, 10), 3.0)
+    assert sampling.bounded_shifts(x, [6.0]) == pytest.approx([camera.GAMMA])  # 0.5 becomes 1: one stop of code values
+    assert sampling.bounded_shifts(x, [1.0]) == [1.0]
+    assert sampling.bounded_shifts(torch.ones(1, 3, 10, 10), [3.0]) == [sampling.MIN_SHIFT_STOPS]
+    (dark,) = sampling.bounded_shifts(torch.zeros(1, 3, 10, 10), [3.0])
     assert math.isfinite(dark)
     both = torch.cat((x, torch.ones_like(x)))
-    assert bounded(both, 1.0, 6.0) == [1.0, sampling.MIN_SHIFT_STOPS]  # each crop's own
+    assert sampling.bounded_shifts(both, [1.0, 6.0]) == [1.0, sampling.MIN_SHIFT_STOPS]  # each crop's own

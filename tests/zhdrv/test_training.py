@@ -127,7 +127,7 @@ def test_a_compressed_clip_is_trained_on_compressed_pictures(monkeypatch: pytest
     first, _ = drawn[:2]
     assert first.coding is not None
     x = torch.cat([sampling.cut(frames, place, first, config.crop, CPU) for place in frames.pairs[first.pair]])
-    (shift,) = sampling.bounded_shifts(x[:1], [first])
+    (shift,) = sampling.bounded_shifts(x[:1], [first.shift_stops])
     assert torch.equal(seen[0][:: config.crops], compression.coded(camera.shift(x, shift), *first.coding))
     assert not same(progress.weights, trained(config, panning()).weights)
 

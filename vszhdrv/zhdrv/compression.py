@@ -53,7 +53,7 @@ def shows(frames: footage.TrainingFrames, config: Config) -> bool:
             if crop.shift_stops == 0:
                 continue  # its holes are the source's own
             x = sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, torch.device("cpu"))
-            made += _holes(camera.shift(x, *sampling.bounded_shifts(x, [crop])))
+            made += _holes(camera.shift(x, *sampling.bounded_shifts(x, [crop.shift_stops])))
     share, usual = (holes / max(inside, 1) for holes, inside in (found, made))
     return bool(share > MORE * usual and found[0] >= FEWEST)
 

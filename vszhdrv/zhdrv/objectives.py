@@ -60,7 +60,7 @@ class Stops:
         """The losses of a step's crops."""
         frames = self.frames
         x = _cut(frames, crops, self.config, self.device)
-        shifts = sampling.bounded_shifts(x[: len(crops)], crops)
+        shifts = sampling.bounded_shifts(x[: len(crops)], [crop.shift_stops for crop in crops])
         shifts *= len(x) // len(crops)
         shift_stops = torch.tensor(shifts, device=self.device)[:, None, None, None]  # now: a card has nothing to do yet
         f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,11 +34,8 @@ UNSHIFTED = 0.25
 truth there; `losses.estimate` keeps the other crops' lessons from being carried too far."""
 AIMS = 8
 """Where a crop of the second round shows few clipped pixels, another is drawn: so many times at most."""
-MOST_CLIPPED, NEARLY_ALL = 0.3, 0.97
-"""Share of a crop that a simulated overexposure clips, at most: as much as clips around what clips in the clip itself,
-but no less than the one (few real frames are white all over) and no more than the other."""
-OWN_CROPS = 64
-"""Crops of an epoch in which it is counted how much clips by itself."""
+MOST_CLIPPED = 0.3
+"""Share of a crop that a simulated overexposure clips, at most: real frames are not white all over."""
 COARSEST_STEP = 16 / 255
 """Largest step of the simulated compression's quantiser, working values: that of H.264's QP 28 (0.625 * 2^(QP/6) of 255
 codes, by ITU-T H.264's table of level scales)."""
@@ -63,8 +59,6 @@ class Crop:
     shift_stops: float
     coding: tuple[float, int, int] | None = None
     """Quantiser step, and the offsets of the grid of blocks; None: not compressed."""
-    most_clipped: float = MOST_CLIPPED
-    """Share of it that may clip once it is brighter."""
     phase: tuple[int, int] = (0, 0)
     """Row and column of the first pixel that the fast preset's losses see, the same for all crops of a step."""
 
@@ -85,17 +79,13 @@ def visits(frames: TrainingFrames, config: Config, epoch: int) -> Iterator[list[
         pairs = np.resize(np.arange(len(frames.pairs)), config.steps_per_epoch * config.crops)
         plan = list(zip(pairs.tolist(), rng.integers(8, size=len(pairs)).tolist(), strict=True))
     order = rng.permutation(len(plan))
-    first_round = epoch < config.first_epochs
-    bounds = _own_shares(frames, config, epoch) if config.head == "stops" and first_round else None
     for step, first in enumerate(range(0, len(plan), config.crops)):
         draw = np.random.default_rng((config.seed, 2, epoch, step))
         crops = [_draw(plan[index], height, width, config, draw) for index in order[first : first + config.crops]]
-        if not first_round:
+        if epoch >= config.first_epochs:
             crops = [_aimed(crop, frames, config, draw) for crop in crops]
         elif frames.traits.compressed:
             crops = [replace(crop, coding=_draw_coding(draw)) for crop in crops]
-        if bounds is not None:
-            crops = [replace(crop, most_clipped=float(draw.choice(bounds))) for crop in crops]
         row, column = draw.integers(config.stride, size=2).tolist()
         yield [replace(crop, phase=(row, column)) for crop in crops]
 
@@ -131,25 +121,6 @@ def _aimed(crop: Crop, frames: TrainingFrames, config: Config, rng: np.random.Ge
     return replace(crop, shift_stops=0.0, transform=0)
 
 
-def _own_shares(frames: TrainingFrames, config: Config, epoch: int) -> NDArray[np.float64]:
-    """Bounds to draw from, (OWN_CROPS,): how much of a crop clips around clipped pixels drawn from all of the clip's.
-
-    Of crops anywhere, each is taken as often as its share is large: so often lies a clipped pixel in it.
-    """
-    height, width = frames.pixels.shape[-2:]
-    rng = np.random.default_rng((config.seed, 3, epoch))
-    step = config.stride
-    shares = []
-    for _ in range(OWN_CROPS):
-        crop = _draw((int(rng.integers(len(frames.pixels))), 0), height, width, config, rng)
-        codes = frames.pixels[crop.pair][:, *crop.area][:, ::step, ::step]
-        shares.append((scaled(codes).amax(0) >= frames.traits.white).float().mean())
-    own = torch.stack(shares).double().cpu().numpy()
-    if own.sum() > 0:
-        own = rng.choice(own, OWN_CROPS, p=own / own.sum())
-    return own.clip(MOST_CLIPPED, NEARLY_ALL)
-
-
 def _draw_coding(rng: np.random.Generator) -> tuple[float, int, int]:
     step = COARSEST_STEP * (1 - rng.random())  # over 0
     down, right = rng.integers(OFFSETS, size=2).tolist()
@@ -177,10 +148,9 @@ def turned(x: Tensor, transform: int) -> Tensor:
     return x.transpose(-2, -1) if transform == 6 else x.rot90(2, (-2, -1)).transpose(-2, -1)
 
 
-def bounded_shifts(x: Tensor, crops: Sequence[Crop]) -> list[float]:
-    """The shifts of the crops `(batch, 3, height, width)`, made smaller where more than `most_clipped` would clip."""
+def bounded_shifts(x: Tensor, stops: Sequence[float]) -> list[float]:
+    """The shifts of the crops `(batch, 3, height, width)`, made smaller where more than `MOST_CLIPPED` would clip."""
     highest = x.amax(1).flatten(1)
-    places = [math.ceil((1 - crop.most_clipped) * highest.shape[1]) for crop in crops]
-    thresholds = torch.stack([row.kthvalue(place).values for row, place in zip(highest, places, strict=True)])
-    bounds = [max(MIN_SHIFT_STOPS, -GAMMA * math.log2(max(threshold, 1e-3))) for threshold in thresholds.tolist()]
-    return [min(crop.shift_stops, bound) for crop, bound in zip(crops, bounds, strict=True)]
+    thresholds = highest.kthvalue(math.ceil((1 - MOST_CLIPPED) * highest.shape[1])).values.tolist()
+    bounds = [max(MIN_SHIFT_STOPS, -GAMMA * math.log2(max(threshold, 1e-3))) for threshold in thresholds]
+    return [min(shift, bound) for shift, bound in zip(stops, bounds, strict=True)]
