@@ -59,7 +59,8 @@ import vszhdrv
 from vszhdrv.command.export import write_onnx
 from vszhdrv.plugin import clips
 from vszhdrv.plugin.colour import resolve_colour, to_encoded, to_linear
-from vszhdrv.plugin.job import Job, prepare
+from vszhdrv.plugin.job import Job
+from vszhdrv.plugin.preparing import prepare
 from vszhdrv.plugin.trained import TrainedNetwork
 from vszhdrv.plugin.workers import Streams
 from vszhdrv.zhdrv import choosing, consensus, hardware, sampling, training

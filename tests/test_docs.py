@@ -17,7 +17,7 @@ from vszhdrv.command import arguments
 from vszhdrv.light import ClipLight, FrameLight, encoder_arguments
 from vszhdrv.options import OPTIONS
 from vszhdrv.plugin import functions
-from vszhdrv.plugin.job import prepare
+from vszhdrv.plugin.preparing import prepare
 from vszhdrv.zhdrv.config import PRESETS
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .errors import Failed, Refused
     from .plugin.film import find_shots
     from .plugin.functions import expand, mask, show, still, train, version, write_exr
-    from .plugin.job import Event, Job, prepare
+    from .plugin.job import Event, Job
+    from .plugin.preparing import prepare
     from .plugin.request import check_options
     from .zhdrv.config import Config
 
@@ -49,7 +50,7 @@ _MODULES = {
     "expand": ".plugin.functions",
     "find_shots": ".plugin.film",
     "mask": ".plugin.functions",
-    "prepare": ".plugin.job",
+    "prepare": ".plugin.preparing",
     "show": ".plugin.functions",
     "still": ".plugin.functions",
     "train": ".plugin.functions",

@@ -10,7 +10,8 @@ import vapoursynth as vs
 
 from vszhdrv.errors import Refused
 from vszhdrv.plugin import clips, film_job
-from vszhdrv.plugin.job import Job, prepare
+from vszhdrv.plugin.job import Job
+from vszhdrv.plugin.preparing import prepare
 from vszhdrv.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread")

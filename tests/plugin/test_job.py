@@ -16,7 +16,8 @@ import vapoursynth as vs
 
 from vszhdrv.plugin import clips, colour
 from vszhdrv.plugin import job as module
-from vszhdrv.plugin.job import Event, Job, prepare
+from vszhdrv.plugin.job import Event, Job
+from vszhdrv.plugin.preparing import prepare
 from vszhdrv.store import weight_files
 from vszhdrv.zhdrv import camera, compression, footage
 from vszhdrv.zhdrv.expansion import CLIP_RAMP, COMPRESSED_RAMP, Expander

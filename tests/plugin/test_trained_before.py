@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import vapoursynth as vs
 
-from vszhdrv.plugin.job import prepare
+from vszhdrv.plugin.preparing import prepare
 from vszhdrv.store import weight_files
 
 FILE = Path(__file__).parent.parent / "data" / "trained_before.safetensors"

@@ -9,7 +9,7 @@ import torch
 import vapoursynth as vs
 
 from vszhdrv.plugin import clips, colour, training_frames
-from vszhdrv.plugin.job import prepare
+from vszhdrv.plugin.preparing import prepare
 from vszhdrv.zhdrv import footage
 
 MakeClip = Callable[..., Any]

@@ -103,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 train_along()
             else:
                 with stopped_alike():
-                    steadied(command, arguments)
+                    if command in (expand_all, cache, doctor):  # the first steadies each of its inputs
+                        command(arguments)
+                    else:
+                        steadied(command, arguments)
     except (Exception, KeyboardInterrupt) as error:
         return ended_by(error)
     return 0

@@ -23,7 +23,7 @@ from vszhdrv.store.store import key as store_key
 
 from . import expanding, film, lazy
 from .expanding import Function
-from .job import Event, Follow, Job, _read
+from .job import Event, Follow, Job, read_now
 from .lazy import Reading
 from .log import log
 from .request import Request
@@ -102,7 +102,7 @@ class FilmJob(Job):
     def _scanned(self) -> Generator[Event]:
         """Find the shots, here and now; nothing where they are known."""
         if self.shots is None:
-            yield from self._told(_read(self._scan()))
+            yield from self._told(read_now(self._scan()))
 
     def _told(self, events: Generator[Event, None, Any]) -> Generator[Event]:
         """A scan's events, counted over the whole clip."""

@@ -23,8 +23,9 @@ from vszhdrv.version import __version__
 from . import clips
 from .clips import Props
 from .colour import check_linear, linear_primaries
-from .job import Event, Job, prepare
+from .job import Event, Job
 from .log import log, tell, warn
+from .preparing import prepare
 from .workers import Pixels, Planes
 
 if TYPE_CHECKING:

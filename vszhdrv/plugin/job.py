@@ -11,11 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,18 +23,15 @@ from numpy.typing import NDArray
 
 from vszhdrv.errors import Refused
 from vszhdrv.store.store import Slot, Store
-from vszhdrv.store.store import folder as store_folder
 from vszhdrv.store.weight_files import WeightFile
 from vszhdrv.version import __version__
-from vszhdrv.zhdrv.config import Config
 
-from . import clips, expanding, film, fitting, lazy, training_frames
+from . import clips, expanding, lazy, training_frames
 from .colour import to_linear
-from .expanding import Computing
 from .lazy import Reading
-from .log import log, warn
-from .request import Request, request_of
-from .trained import TrainedNetwork, read_given
+from .log import log
+from .request import Request
+from .trained import TrainedNetwork
 
 if TYPE_CHECKING:
     import torch
@@ -73,72 +69,7 @@ class Event:
     progress: Progress | None = None
 
 
-def prepare(
-    clip: vs.VideoNode,
-    *,
-    preset: str = "fast",
-    n_exp_down: int | None = None,
-    n_exp_up: int | None = None,
-    epochs: int | None = None,
-    lr: float | None = None,
-    alpha: float | None = None,
-    seed: int | None = None,
-    still: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    weights: str = "",
-    matrix_in: str = "",
-    transfer_in: str = "",
-    range_in: str = "",
-    cache: str | None = None,
-    train: bool = True,
-    tile: list[int] | None = None,
-    tile_pad: int | None = None,
-    num_streams: int | None = None,
-    graphics: str = "auto",
-    train_range: list[int] | None = None,
-    shots: str | Sequence[str] = "auto",
-) -> Job:
-    """Check the arguments and the clip, and settle its colour: what can be wrong is said here, as a Refused.
-
-    The arguments are those of core.zhdrv.Expand; None or "" leaves a choice to the preset, the clip or the system.
-    """
-    config = Config.from_preset(
-        preset,
-        n_exp_down=n_exp_down,
-        n_exp_up=n_exp_up,
-        epochs=epochs,
-        lr=lr,
-        alpha=0.0 if still and alpha is None else alpha,
-        seed=seed,
-        still=still,
-    )
-    request = request_of(
-        clip,
-        config,
-        Computing(device, precision, tile, tile_pad, num_streams, graphics or "auto"),
-        train_range=train_range,
-        matrix_in=matrix_in,
-        transfer_in=transfer_in,
-        range_in=range_in,
-    )
-    given = read_given(Path(weights).expanduser(), request.config) if weights else None
-    store = Store(store_folder(cache), warn, lambda found: fitting.check(found, request.config))
-    chosen = [shots] if isinstance(shots, str) else list(shots)
-    cuts = None if chosen in ([], ["off"]) else film.given_cuts(chosen, clip.num_frames)
-    of_film = given is not None and "film" in given.metadata
-    one_network = chosen == ["off"] or still or bool(train_range) or config.head == "ratio" or given is not None
-    if one_network and not of_film:
-        return Job(request, store, train, given)
-    from .film_job import FilmJob
-
-    job = FilmJob(request, store, train, None, cuts=cuts, epochs_given=epochs is not None)
-    if given is not None:
-        job.take_given(given)
-    return job
-
-
-def _read[T](readings: Generator[Reading, None, T]) -> Generator[Event, None, T]:
+def read_now[T](readings: Generator[Reading, None, T]) -> Generator[Event, None, T]:
     """Carry out the readings here and now; the value is theirs."""
     while True:
         try:
@@ -153,7 +84,7 @@ def _read[T](readings: Generator[Reading, None, T]) -> Generator[Event, None, T]
 
 @dataclass
 class Job:
-    """The way to one network, and from it to HDR. Made by `prepare`."""
+    """The way to one network, and from it to HDR. Made by `preparing.prepare`."""
 
     request: Request
     store: Store
@@ -215,7 +146,7 @@ class Job:
                 self._take(slot.found)
                 return
             if frames is None:
-                frames = yield from _read(self._training_frames())
+                frames = yield from read_now(self._training_frames())
 
             from vszhdrv.zhdrv import hardware
 
