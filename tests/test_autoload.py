@@ -42,9 +42,10 @@ def test_a_call_works_under_vspipe(run_vspipe: Any) -> None:
 def test_an_error_under_vspipe_is_the_sentence(run_vspipe: Any) -> None:
     script = """
 import vapoursynth as vs
+from vszhdrv.errors import Refused
 from vszhdrv.plugin import functions
 def version():
-    raise ValueError("no such thing")
+    raise Refused("no such thing")
 functions.version = version
 vs.core.zhdrv.Version()
 """

@@ -508,7 +508,7 @@ def test_weights_that_cannot_be_used(make_clip: MakeClip, network: Path, own_cac
     assert "is a pickle" in said(files["pickle.pt"])
     assert "is a pickle" in said(files["torch.pt"])
     assert "somebody else's tensors" in said(files["theirs"])
-    assert "hold another architecture than preset 'paper'" in said(network, preset="paper")
+    assert "as preset 'paper' has for this frame size" in said(network, preset="paper")
     assert list(own_cache.rglob("*")) == []
 
 

@@ -99,14 +99,14 @@ def test_frames_are_held_in_the_working_encoding_at_the_sources_depth(
     clip = make_clip(format, length=2)
     held, _ = gathered(clip)
     assert (held.pixels.dtype, held.pixels.shape) == (dtype, (2, 3, 48, 64))
-    light, _ = next(clips.read(colour.to_linear(clip, prepare(clip).colour), [1]))
+    light, _ = next(clips.read(colour.to_linear(clip, prepare(clip).request.colour), [1]))
     expected = np.clip(light, 0, 1) ** (1 / 2.2)
     assert np.abs(footage.scaled(held.pixels[1]).numpy() - expected).max() <= tolerance + 1e-6
 
 
 def test_frames_that_would_not_fit_are_held_smaller(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
     def encoded(clip: Any) -> vs.VideoNode:
-        return training_frames.encoded(clip, prepare(clip).colour, 6)
+        return training_frames.encoded(clip, prepare(clip).request.colour, 6)
 
     clip = make_clip(width=128, height=96)
     whole = encoded(clip)

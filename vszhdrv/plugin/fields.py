@@ -7,6 +7,7 @@ between rows of one field, where no combing can be.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -35,10 +36,15 @@ def positions(length: int) -> list[list[int]]:
 
 
 def looks_interlaced(clip: vs.VideoNode) -> bool:
-    """Whether moving edges are combed in the clip. Requests up to 12 frames; of a still picture it is False."""
+    """Whether moving edges are combed in the clip. Requests up to 12 frames; of a still picture it is False.
+
+    A frame that the source cannot make tells nothing here: it fails when somebody asks for it.
+    """
     moving = between_rows = within_field = looked = 0
     for run in positions(clip.num_frames):
-        pictures = [_brightness(clip, n) for n in run]
+        pictures: list[Picture] = []
+        with suppress(vs.Error):
+            pictures.extend(_brightness(clip, n) for n in run)
         for before, after in pairwise(pictures):
             moved = np.abs(after - before) > STEP
             moving += int(moved.sum())
