@@ -1,4 +1,4 @@
-"""HDR from an SDR clip, learned from the clip itself (Zeroshot-HDRV), as a VapourSynth plugin.
+"""HDR from an SDR clip by a network that is trained on the clip itself (Zeroshot-HDRV), as a VapourSynth plugin.
 
 The public face: what a script, the plugin's functions and the command line share. Importing it loads neither torch nor
 VapourSynth; a name is loaded when it is first used.

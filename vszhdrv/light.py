@@ -202,7 +202,7 @@ def _lit(brightest: NDArray[np.float32]) -> tuple[int, int, int, int]:
 
 
 class ClipLight:
-    """The light of a clip, gathered frame by frame in any order, and kept in a small file for the next pass.
+    """The light of a clip, collected frame by frame in any order, and kept in a small file for the next pass.
 
     frames, width, height: the clip's. One writer at a time.
     """

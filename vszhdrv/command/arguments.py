@@ -101,9 +101,9 @@ def main_parser() -> Parser:
 
     parser = Parser(
         prog="zhdrv",
-        description="Learn from an SDR clip what its clipped pixels look like, and write it as HDR: a run folder with "
+        description="Train on an SDR clip and write it as HDR: a run folder with "
         "EXR frames, or with --out one file that plays.",
-        epilog="zhdrv train INPUT only learns, zhdrv expand INPUT --frames A-B writes a part of the frames. "
+        epilog="zhdrv train INPUT only trains, zhdrv expand INPUT --frames A-B writes a part of the frames. "
         "zhdrv levels INPUT measures the result's MaxCLL and MaxFALL and prints the encoders' arguments. "
         "zhdrv report RUN_FOLDER makes a page to look at. "
         "zhdrv still INPUT OUT writes one frame as a picture to share. "
@@ -114,9 +114,9 @@ def main_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"zhdrv {__version__}")
-    _learning(parser, several=True)
+    _training(parser, several=True)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--train_only", action="store_true", help="learn and stop: no frames are written")
+    what.add_argument("--train_only", action="store_true", help="train and stop: no frames are written")
     what.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
     _expanding(parser, "1000 with --out, 0 for EXR")
     _frames(parser)
@@ -141,12 +141,12 @@ def train_parser() -> Parser:
     """zhdrv train INPUT [options]."""
     parser = Parser(
         prog="zhdrv train",
-        description="Learn from a clip and stop: a run folder without frames. torchrun --nproc-per-node=N -m vszhdrv "
+        description="Train on a clip and stop: a run folder without frames. torchrun --nproc-per-node=N -m vszhdrv "
         "train INPUT lets N processes train one network, each on a card of its own.",
         epilog="The options are those of zhdrv INPUT. Options may be typed with - or _.",
         allow_abbrev=False,
     )
-    _learning(parser)
+    _training(parser)
     _expanding(parser, "0")
     _exr(parser)
     parser.set_defaults(train_only=True, already_trained=False, frames=None, no_report=True)
@@ -158,11 +158,11 @@ def expand_parser() -> Parser:
     parser = Parser(
         prog="zhdrv expand",
         description="Write the EXR frames that are not there yet, all or a part of them, into the run folder of "
-        "zhdrv INPUT with the same options. If the clip was not learned from yet, that comes first.",
+        "zhdrv INPUT with the same options. If there is no network of the clip yet, training comes first.",
         epilog="The options are those of zhdrv INPUT. Options may be typed with - or _.",
         allow_abbrev=False,
     )
-    _learning(parser)
+    _training(parser)
     parser.add_argument("--already_trained", action="store_true", help=ALREADY_TRAINED)
     _expanding(parser, "0")
     _frames(parser)
@@ -181,7 +181,7 @@ def report_parser() -> Parser:
         epilog="Options may be typed with - or _.",
         allow_abbrev=False,
     )
-    _learning(parser)
+    _training(parser)
     _expanding(parser, "0")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".html file to write (INPUT's name in this folder)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
@@ -198,7 +198,7 @@ def still_parser() -> Parser:
         epilog="Options may be typed with - or _.",
         allow_abbrev=False,
     )
-    _learning(parser)
+    _training(parser)
     _expanding(parser, "0")
     parser.add_argument("out", type=Path, metavar="OUT", help=".jpg, .avif, .jxl, .png or .exr file to write")
     parser.add_argument("--frame", type=frame_number, metavar="N", default=0, help="its number, from 0 (0)")
@@ -211,11 +211,11 @@ def export_parser() -> Parser:
     parser = Parser(
         prog="zhdrv export",
         description="Write a clip's expansion as an ONNX graph for vs-mlrt, whose input and output are RGBS in linear "
-        "light, of INPUT's size. If the clip was not learned from yet, that comes first.",
+        "light, of INPUT's size. If there is no network of the clip yet, training comes first.",
         epilog="Options may be typed with - or _.",
         allow_abbrev=False,
     )
-    _learning(parser)
+    _training(parser)
     parser.add_argument("onnx", type=Path, metavar="ONNX", help=".onnx file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace ONNX if it is there")
     parser.set_defaults(num_streams=None, tile=None, tile_pad=None, graphics=None)  # vs-mlrt has its own
@@ -231,7 +231,7 @@ def levels_parser() -> Parser:
         epilog="Options may be typed with - or _.",
         allow_abbrev=False,
     )
-    _learning(parser)
+    _training(parser)
     _expanding(parser, "1000")
     _frames(parser)
     return parser
@@ -292,8 +292,8 @@ def option(parser: Parser, name: str, usually: str = "", **how: Any) -> None:
     parser.add_argument(f"--{name}", help=OPTIONS[name] + (f" ({usually})" if usually else ""), **how)
 
 
-def _learning(parser: Parser, *, several: bool = False) -> None:
-    """What is learned from, how, and where it is kept."""
+def _training(parser: Parser, *, several: bool = False) -> None:
+    """What is trained on, how, and where the network is kept."""
     add = parser.add_argument
     add(
         "input",
@@ -313,7 +313,7 @@ def _learning(parser: Parser, *, several: bool = False) -> None:
     option(parser, "shots", "auto", metavar="FILE")
     option(parser, "device", "auto", metavar="DEVICE", default="auto")
     option(parser, "precision", "auto", metavar="NAME", default="auto")
-    add("--data_type", choices=("video", "image"), default="video", help="image: learn from single pictures")
+    add("--data_type", choices=("video", "image"), default="video", help="image: train on single pictures")
     add("--source", choices=("bs", "ffms2", "lsmas"), help="the source filter that opens a video (ffms2, else bs)")
     add("--fps", type=frame_rate, metavar="RATE", help="frames per second of a picture sequence (24)")
     for name in ("matrix_in", "transfer_in", "range_in"):

@@ -1,8 +1,8 @@
 """The command line: arguments in, words and exit codes out.
 
-    zhdrv INPUT [options]           learn from a clip, expand it, leave a run folder
+    zhdrv INPUT [options]           train on a clip, expand it, leave a run folder
     zhdrv INPUT --out FILE          the same into one HDR10 or HLG file that plays
-    zhdrv train INPUT               only learn; several processes of torchrun do so together
+    zhdrv train INPUT               only train; several processes of torchrun do so together
     zhdrv expand INPUT --frames A-B only these frames, so that many processes and machines can share a clip's
     zhdrv levels INPUT              how bright the expansion gets, and what encoders want to hear about it
     zhdrv report RUN_FOLDER|INPUT   one HTML file that shows what the result holds
@@ -185,11 +185,11 @@ def expand_all(arguments: argparse.Namespace) -> None:
         out = arguments.out if arguments.out_dir is None else arguments.out_dir / f"{path.stem}.mkv"
         one = argparse.Namespace(**{**vars(arguments), "input": path, "out": out})
         if len(inputs) == 1:
-            steadied(learn_and_expand, one)
+            steadied(expand_one, one)
             return
         try:
             with failing():
-                steadied(learn_and_expand, one)
+                steadied(expand_one, one)
         except Exception as error:
             if interrupted():
                 raise
@@ -200,7 +200,7 @@ def expand_all(arguments: argparse.Namespace) -> None:
         raise Failed(f"{len(failed)} of {len(inputs)} inputs failed: {', '.join(failed)}")
 
 
-def learn_and_expand(arguments: argparse.Namespace) -> None:
+def expand_one(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, train, expand."""
     if arguments.out is None:
         for name in given(arguments, ("hlg", "crf", "report", "overwrite")):
@@ -336,7 +336,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
             )
     params = {**params_of(arguments, job), "key": identity["key"], **what}
     run.write_params(params)
-    learn(job, run, team)
+    get_network(job, run, team)
     if not arguments.train_only:
         write_frames(job, clip, frames, run, look, header)
         if len(frames) == clip.num_frames and not arguments.no_report:
@@ -366,7 +366,7 @@ def frames_of(clip: vs.VideoNode, asked: range | None) -> range:
     return asked[: clip.num_frames - asked.start]
 
 
-def learn(job: Job, run: Run | None = None, team: Team | None = None) -> None:
+def get_network(job: Job, run: Run | None = None, team: Team | None = None) -> None:
     """Train, or find the trained network; a run folder follows while it happens and is complete afterwards."""
     epochs = 0
     next_pictures = time.monotonic()
@@ -488,7 +488,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     say(f"{arguments.input}: {clip.width}x{clip.height}, {about} frames; to {arguments.out}")
     if arguments.already_trained and not job.look_up():
         raise Failed("--already_trained: there is no network for this clip and these settings in the cache")
-    learn(job)
+    get_network(job)
 
     folder = store.folder(arguments.cache)
     part, times, pixels = read_part(source, frames, digest=folder is not None and not wanted.hlg)
@@ -541,7 +541,7 @@ def levels(arguments: argparse.Namespace) -> None:
     source, options = opened(arguments)
     frames = frames_of(source.clip, arguments.frames)
     job = vszhdrv.prepare(source.clip, **options)
-    learn(job)
+    get_network(job)
     folder = store.folder(arguments.cache)
     pixels = read_part(source, frames, digest=True)[2] if folder else ""
     hdr = job.expand_with(look, levels=True, lit=True)[frames.start : frames.stop]
@@ -624,7 +624,7 @@ def report(arguments: argparse.Namespace) -> None:
     files.check_output("--out", target, arguments.input, [".html"], overwrite=arguments.overwrite)
     source, options = opened(arguments)
     job = vszhdrv.prepare(source.clip, **options)
-    learn(job)
+    get_network(job)
     params = {**params_of(arguments, job), "key": job.request.key, "strength": look.strength, "peak": look.peak}
     subject = subjects.subject_of(job, arguments.input.name, params, look.white, cache=arguments.cache)
     hdr = job.expand_with(look)
@@ -711,7 +711,7 @@ def still(arguments: argparse.Namespace) -> None:
     if n >= clip.num_frames:
         raise Refused(f"--frame must be from 0 to {clip.num_frames - 1}, not {n}")
     job = vszhdrv.prepare(clip, **options)
-    learn(job)
+    get_network(job)
     sdr, hdr = (runs.planes(node[n]) for node in (job.linear(), job.expand_with(look)))
     stills.write(arguments.out, stills.Still(sdr, hdr, job.request.colour.primaries, look.white))
     say(f"done: {arguments.out}")
@@ -730,7 +730,7 @@ def export(arguments: argparse.Namespace) -> None:
     source, options = opened(arguments)
     clip = source.clip
     job = vszhdrv.prepare(clip, **options)
-    learn(job)
+    get_network(job)
     onnx.write_onnx(job.expander(), arguments.onnx, width=clip.width, height=clip.height)
     say(f"done: {arguments.onnx}")
 

@@ -36,7 +36,7 @@ HELD_BYTES = 2**30
 """Frames expanded while measuring are held for the encoder up to this much; the others are expanded again."""
 CRF = 12.0
 """libx265's quality unless the user says otherwise. Its usual 18 to 22 are for SDR; HDR displays show more of what they
-lose, and a file that was learned for minutes is a master rather than a copy."""
+lose, and a file whose network was trained for minutes is a master rather than a copy."""
 
 Picture = list[NDArray[np.uint16]]
 

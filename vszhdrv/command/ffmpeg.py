@@ -177,7 +177,7 @@ def moves_of(probe: probing.Probe, number: int, shown: Timing) -> list[tuple[int
 def check_streams(programs: Programs, source: Path, target: Path, say: Callable[[str], None]) -> None:
     """Raises Refused, one sentence, where `target`'s container can't hold the audio of `source`, if it has any.
 
-    By a copy of its beginning to nowhere: ffmpeg itself would say so only when all frames are learned and measured.
+    By a copy of its beginning to nowhere: ffmpeg itself would say so only after training and measuring.
     `say` gets a sentence for each stream that nobody could copy.
     """
     found = beside(source)

@@ -3,7 +3,7 @@
     RUNS/NAME_lr3e-03_e40_d2u2_0123abcd/
         ckpt/best.safetensors, last.safetensors   the trained network
         NAME_exr/NAME.000000.exr ...              the HDR frames
-        recs/source.png, m4.png, ..., delta.png   what has been learned so far, refreshed while training
+        recs/source.png, m4.png, ..., delta.png   what the network does so far, refreshed while training
         logs.csv                                  a row an epoch
         params.csv                                every setting
         preview.png, preview.jpg                  the frame that gained most: beside its source, and as Ultra HDR

@@ -83,7 +83,9 @@ class Colour:
 
 
 def check_clip(clip: Any, *, still: bool) -> None:
-    """Refuse what cannot be learned from or expanded. Requests frame 0, and up to 12 more where it has no _FieldBased.
+    """Refuse a clip that cannot be trained on or expanded.
+
+    Requests frame 0, and up to 12 more if it has no _FieldBased.
 
     Args:
         still: image mode, where a single frame is enough.

@@ -116,8 +116,8 @@ class Job:
     def _train_by_requests(self, follow: Follow) -> Generator[Reading]:
         """The same for lazy.after: it reads before its turn to train comes, to keep nobody waiting meanwhile.
 
-        Several clips of one process may learn the same: with the lock held from one callback to the next, one of them
-        could wait for it in the very thread that the other needs to go on.
+        Several clips of one process may train the same network. If one held the lock from one callback to the next,
+        another could wait for it in the very thread that the first needs to go on.
         """
         if self.trained is None:
             yield from self.request.read_digest()
@@ -134,7 +134,7 @@ class Job:
         return self.trained is not None
 
     def _train_in_turn(self, frames: TrainingFrames | None = None, team: Team | None = None) -> Generator[Event]:
-        """Train, unless somebody else does: then wait for their network. Gathers what to learn from if it was not."""
+        """Train, unless somebody else does: then wait for their network. Chooses the frames if nobody has."""
         say_waiting = cache(partial(log, "another process or filter is training on this clip; waiting for its network"))
 
         def waiting() -> None:
@@ -260,8 +260,8 @@ class Job:
     ) -> vs.VideoNode:
         """The clip whose frames the trained network expands on request, or of what `function` makes of them.
 
-        As `expanding.expanded`. With `follow`, what was not learned yet is learned when the first frame is requested:
-        it gets the events of `learn`, and iterates to the end.
+        As `expanding.expanded`. With `follow`, a missing network is trained when the first frame is requested:
+        it gets the events of `train`, and iterates to the end.
         """
         linear = self.linear()
         if follow is not None and self.trained is None:
@@ -280,10 +280,10 @@ class Job:
         return self.expand(function, follow=follow)
 
     def recs(self) -> dict[str, NDArray[np.uint8]]:
-        """What has been learned so far, on the most over-exposed training frame: (H,W,3) display-encoded pictures.
+        """What the network does so far, on the most over-exposed training frame: (H,W,3) display-encoded pictures.
 
         "source", the expansion shown at -4, -2, +2 and +4 stops ("m4", "m2", "p2", "p4"), and "delta", the ratio of the
-        picture at -2 stops to the source. Call it between two events of `learn`.
+        picture at -2 stops to the source. Call it between two events of `train`.
         """
         from vszhdrv.zhdrv import footage
         from vszhdrv.zhdrv.expansion import Expander, show
