@@ -24,6 +24,7 @@ import torch
 import vapoursynth as vs
 from PIL import Image
 
+from vszhdrv import files
 from vszhdrv.store import weight_files
 
 WIDTH, HEIGHT, LENGTH = 64, 48, 8
@@ -236,7 +237,7 @@ def test_killed_again_and_again_the_network_is_the_same(
     saving.wait_for("hanging")
     saving.kill()
     assert going_on_from(saving) >= 4
-    assert len(names(own_cache)) == 2 and names(own_cache)[1].endswith(".tmp")
+    assert sorted(files.PART in name for name in names(own_cache)) == [False, True]
 
     late = Vspipe(script, "-", HANG="safetensors")
     late.wait_for("hanging")
@@ -372,7 +373,7 @@ def counted(clip: vs.VideoNode, calls: list[int]) -> vs.VideoNode:
 
 def test_when_frame_costs_nothing_before_the_first_frame(script: Path, own_cache: Path) -> None:
     calls: list[int] = []
-    expand(counted(source(), calls), when="frame")
+    expand(counted(source().std.SetFieldBased(0), calls), when="frame")
     assert set(calls) == {0}  # its colour
     lazy = script.with_name("lazy.vpy")
     lazy.write_text(CLIP + "clip = core.zhdrv.Expand(clip, when='frame')\nclip.set_output()\nprint(*sys.modules)\n")
@@ -450,7 +451,7 @@ def truncate(path: Path) -> str:
 
 def age(path: Path) -> str:
     """As another version of us would have written it."""
-    path.write_bytes(path.read_bytes().replace(b'"vszhdrv_format":"1"', b'"vszhdrv_format":"0"', 1))
+    path.write_bytes(path.read_bytes().replace(b'"vszhdrv_format":"2"', b'"vszhdrv_format":"0"', 1))
     return "holds weights of format 0"
 
 
@@ -514,7 +515,10 @@ def test_train_of_a_cached_clip_returns_its_path_or_a_copy(trained: Path, tmp_pa
     assert Path(os.fsdecode(vs.core.zhdrv.Train(source(), epochs=1, device="cpu"))) == trained
     copy = tmp_path / "copy.safetensors"
     vs.core.zhdrv.Train(source(), epochs=1, device="cpu", path=str(copy))
-    assert weight_files.read_metadata(copy) == weight_files.read_metadata(trained)
+    of_copy, of_trained = (weight_files.read_metadata(path) for path in (copy, trained))
+    for metadata in (of_copy, of_trained):
+        del metadata["file_blake2b"]  # a header has its entries in no order
+    assert of_copy == of_trained
     assert not [line for line in log if "zhdrv: training" in line]
 
 

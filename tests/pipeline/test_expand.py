@@ -29,7 +29,7 @@ clip = clip.resize.Bicubic(format=vs.YUV444P8, matrix_s="709", transfer_in_s="70
 def told(*words):
     print(*words, file=sys.stderr)
 """
-EXPAND = CLIP + "hdr = core.zhdrv.Expand(clip, epochs=1, device='cpu', seed=2)\n"
+EXPAND = CLIP + "hdr = core.zhdrv.Expand(clip, epochs=1, device='cpu', seed=2, graphics='off')\n"
 FRAMES = """
 def frames(clip, order):
     got = {n: clip.get_frame(n) for n in order}

@@ -314,7 +314,7 @@ def decoders_heard() -> Iterator[list[str]]:
     level = getattr(core.bs, "SetFFmpegLogLevel", None)
 
     def take(line: str) -> bool:
-        if found := re.match(r"\[\w+ @ 0x[0-9a-f]+\] (.*)", line):
+        if found := re.match(r"\[[^]@]+ @ 0x[0-9a-f]+\] (.*)", line):
             heard.append(found[1].strip())
         return bool(found) or line.startswith("VideoSource: no return value(s) named")
 
