@@ -104,7 +104,7 @@ def test_python_finds_and_trains_the_same_bits_in_any_order(
 ) -> None:
     write = "sys.stdout.buffer.write(frames(hdr, [4, 0, 5, 2, 2, 1, 3]))\n"
     again = EXPAND.replace("seed=2", "seed=2, train=False") + FRAMES + write
-    anew = "hdr = core.zhdrv.Expand(clip, epochs=1, device='cpu', seed=2, cache='')\n"
+    anew = "hdr = core.zhdrv.Expand(clip, epochs=1, device='cpu', seed=2, graphics='off', cache='')\n"
     done = run("python", again + anew + write)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == trained.stdout * 2
