@@ -22,7 +22,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from vszhdrv.errors import Refused
 
@@ -379,6 +378,8 @@ def _subtitles(lines: Sequence[_Line], frames: int, height: int) -> tuple[int, i
 
 def _connected(cells: Mask) -> Iterator[Mask]:
     """The groups of cells that touch, corners too."""
+    from scipy import ndimage  # takes as long to import as all else of a known network's call
+
     numbers, count = ndimage.label(cells, np.ones((3, 3)))
     for number in range(1, count + 1):
         yield numbers == number
@@ -386,6 +387,8 @@ def _connected(cells: Mask) -> Iterator[Mask]:
 
 def _sums(mask: Mask, by: int) -> NDArray[np.int32]:
     """How many pixels are set in the square of `by` pixels to every side."""
+    from scipy import ndimage
+
     ones = np.ones(2 * by + 1, np.int32)
     rows = ndimage.convolve1d(mask.astype(np.int32), ones, axis=0, mode="constant")
     sums: NDArray[np.int32] = ndimage.convolve1d(rows, ones, axis=1, mode="constant")
@@ -394,5 +397,7 @@ def _sums(mask: Mask, by: int) -> NDArray[np.int32]:
 
 def _spread[T: np.generic](values: NDArray[T], by: int) -> NDArray[T]:
     """The highest value in the square of `by` pixels to every side: of a mask, what is near a pixel that is set."""
+    from scipy import ndimage
+
     spread: NDArray[T] = ndimage.maximum_filter(values, size=2 * by + 1, mode="constant")
     return spread
