@@ -11,7 +11,25 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
+
+
+class Event(Protocol):
+    """How far a training has come: `vszhdrv.Event`, as far as it is shown here."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def seconds_left(self) -> float | None: ...
+
+
+def takes_about(event: Event) -> str:
+    """The estimate of a training's time, in words."""
+    return f"training takes about {duration(event.seconds_left or 0)}"
 
 
 class Meters:
@@ -59,6 +77,14 @@ class Meters:
             left = f", {duration(seconds_left)} left" if seconds_left and done < total else ""
             self._tell(f"{kind} {done} of {total}{left}")
 
+    def follow(self, event: Event) -> None:
+        """Show an event of a training; the estimate of its time is a line."""
+        if event.kind == "estimate":
+            self.close()
+            self._tell(takes_about(event))
+        else:
+            self.show(event.kind, event.done, event.total, event.seconds_left)
+
     def close(self) -> None:
         if self._bar is not None:
             with suppress(OSError):
@@ -89,6 +115,14 @@ class Objects:
             self._kind, self._told = kind, now
             left = None if seconds_left is None else round(seconds_left, 1)
             self._emit({"event": "progress", "stage": kind, "done": done, "total": total, "seconds_left": left})
+
+    def follow(self, event: Event) -> None:
+        """Show an event of a training; the estimate of its time is a message."""
+        if event.kind == "estimate":
+            self.close()
+            self._emit({"event": "message", "text": takes_about(event)})
+        else:
+            self.show(event.kind, event.done, event.total, event.seconds_left)
 
     def close(self) -> None:
         """A stage has ended."""

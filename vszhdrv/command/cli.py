@@ -103,10 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 train_along()
             else:
                 with stopped_alike():
-                    if command in (expand_all, cache, doctor):  # the first steadies each of its inputs
-                        command(arguments)
-                    else:
-                        steadied(command, arguments)
+                    steadied(command, arguments)
     except (Exception, KeyboardInterrupt) as error:
         return ended_by(error)
     return 0
@@ -383,11 +380,7 @@ def get_network(job: Job, run: Run | None = None, team: Team | None = None) -> N
 
     with log_told(), closing(job.train(team)) as events, meters() as meter:
         for event in events:
-            if event.kind == "estimate":
-                meter.close()
-                say(f"training takes about {duration(event.seconds_left or 0)}")
-            else:
-                meter.show(event.kind, event.done, event.total, event.seconds_left)
+            meter.follow(event)
             if run is None or event.progress is None:
                 continue
             if len(event.progress.rows) > epochs:

@@ -17,7 +17,7 @@ from vszhdrv.errors import Failed, Refused
 from vszhdrv.exr import SDR_WHITE_NITS
 from vszhdrv.files import check_target
 from vszhdrv.light import Look
-from vszhdrv.progress import Meters, duration
+from vszhdrv.progress import Meters
 from vszhdrv.version import __version__
 
 from . import clips
@@ -447,8 +447,4 @@ def follow(events: Generator[Event]) -> None:
     """Let a job train; tell of it by a bar in a terminal or notebook, else by lines (`log.tell`)."""
     with closing(events), Meters(tell, LOG_SECONDS, GAP_SECONDS) as meters:
         for event in events:
-            if event.kind == "estimate":
-                meters.close()
-                tell(f"training takes about {duration(event.seconds_left or 0)}")
-            else:
-                meters.show(event.kind, event.done, event.total, event.seconds_left)
+            meters.follow(event)
