@@ -112,3 +112,20 @@ def test_given_cuts_are_not_looked_for() -> None:
     film = np.concatenate([panned(1, 20), panned(2, 20)])
     found, places = scanned(film, given=[Cut(10, 10)])
     assert (found, len(places)) == ([Cut(10, 10)], 2)
+
+
+def test_a_cut_between_places_of_the_same_light_is_found_by_their_detail() -> None:
+    sky = np.linspace(250, 30, SIZE[1], dtype=np.float32)[:, None]
+    film = np.concatenate([(0.85 * sky + 0.15 * panned(seed, 20)).astype(np.uint8) for seed in range(2)])
+    one, other = small(film[19:21])
+    assert cuts.alike(one, other) > cuts.ALIKE
+    assert [cut.frame for cut in cuts.find_cuts(small(film))] == [20]
+
+
+def test_a_shot_with_a_cut_that_nobody_saw_joins_no_places() -> None:
+    one, other = panned(1, 24), panned(2, 24)
+    film = np.concatenate([one, other, panned(3, 24), np.concatenate([one[:12], other[:12]])])
+    given = [Cut(n, n) for n in (24, 48, 72)]
+    places = scanned(film, given=given)[1]
+    assert len(set(places[:3])) == 3
+    assert places[3] in places[:2]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .clips import Props
     from .workers import Pixels
 
-SCAN = 1
+SCAN = 2
 """Version of all that decides where shots and places are: raised with every change, so that films are scanned anew."""
 MARKS = ("_SceneChangePrev", "_SceneChangeNext")
 """Properties by which filters say that a cut is just before a frame, or just after it."""

@@ -6,9 +6,10 @@ Two shots show one place if a picture of one is found again in the other, moved,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -21,17 +22,17 @@ WIDTH = 256
 """Width in pixels of the pictures that are compared; taller ones than wide have it as their height."""
 PICTURES = 4
 """Pictures of a shot, at most."""
-CORNERS = 200
+CORNERS = 400
 """Corners of a picture, at most."""
-CONTRAST = 0.015
-"""OpenCV's threshold for corners: less than half of the usual one, for pictures are small and may be dark."""
-DISTINCT = 0.8
+CONTRAST = 0.004
+"""OpenCV's threshold for corners: a tenth of the usual one, for pictures are small and may be dark."""
+DISTINCT = 0.85
 """Lowe's ratio test: a corner counts if its nearest neighbour is so much nearer than the second."""
 PIXELS = 3.0
 """A corner agrees with a transform that misses it by so many pixels."""
 AGREEING = 8
 """Corners that must agree, ..."""
-AGREEING_SHARE = 0.35
+AGREEING_SHARE = 0.3
 """... as a share of those that are found again, ..."""
 COVERED = 0.04
 """... and share of the picture's area that they must span: a logo is no place."""
@@ -69,12 +70,10 @@ def same_place(one: View, other: View) -> bool:
     """Whether two pictures show parts of one place."""
     if min(len(one.points), len(other.points)) < AGREEING:
         return False
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(one.descriptors, other.descriptors, k=2)
-    found = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < DISTINCT * pair[1].distance]
+    found, partners = _found_again(one.descriptors, other.descriptors)
     if len(found) < AGREEING:
         return False
-    here = one.points[[match.queryIdx for match in found]]
-    there = other.points[[match.trainIdx for match in found]]
+    here, there = one.points[found], other.points[partners]
     cv2.setRNGSeed(0)
     transform, agreeing = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=PIXELS, maxIters=2000)
     if transform is None:
@@ -87,21 +86,52 @@ def same_place(one: View, other: View) -> bool:
     return bool(spanned >= COVERED * min(one.area, other.area))
 
 
+def _found_again(
+    one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Which of some descriptors are found among others, and which these are (Lowe's ratio test). All have length 1."""
+    cosines = one @ other.T
+    rows, nearest = np.arange(len(one)), cosines.argmax(axis=1)
+    best = cosines[rows, nearest]
+    cosines[rows, nearest] = -1
+    found = np.flatnonzero(1 - best < DISTINCT**2 * (1 - cosines.max(axis=1)))  # 2 - 2 cosines: distances squared
+    return found, nearest[found]
+
+
 def places_of(shots: Sequence[Sequence[View]]) -> list[int]:
-    """The number of each shot's place, from 0, in order of appearance. A shot is given as views of it."""
-    parents = list(range(len(shots)))
+    """The number of each shot's place, from 0, in order of appearance. A shot is given as views of it.
 
-    def root(shot: int) -> int:
-        while parents[shot] != shot:
-            shot = parents[shot]
-        return shot
+    A shot whose pictures differ may be two, with a cut that nobody saw. So its parts find their places apart, and the
+    shot goes where most of its pictures belong: it never joins two places.
+    """
+    parts = [(shot, part) for shot, views in enumerate(shots) for part in _parts(views)]
+    of_shot: list[list[int]] = [[] for _ in shots]
+    for number, (shot, _) in enumerate(parts):
+        of_shot[shot].append(number)
+    parents = list(range(len(parts)))
 
-    for one, other in _worth_comparing(shots):
-        first, second = sorted((root(one), root(other)))
-        if first != second and any(same_place(*pair) for pair in product(shots[one], shots[other])):
-            parents[second] = first
+    def root(part: int) -> int:
+        while parents[part] != part:
+            part = parents[part]
+        return part
+
+    for pair in _worth_comparing(shots):
+        for one, other in product(*(of_shot[shot] for shot in pair)):
+            first, second = sorted((root(one), root(other)))
+            if first != second and any(same_place(*views) for views in product(parts[one][1], parts[other][1])):
+                parents[second] = first
+    roots = [root(part) for part in range(len(parts))]
+    shown = Counter(roots)
+    views_of = [Counter(roots[part] for part in own for _ in parts[part][1]) for own in of_shot]
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(shot), len(numbers)) for shot in range(len(shots))]
+    most = (max((count, shown[place], -place) for place, count in views.items()) for views in views_of)
+    return [numbers.setdefault(place, len(numbers)) for _, _, place in most]
+
+
+def _parts(views: Sequence[View]) -> list[Sequence[View]]:
+    """The views of one shot, cut where one does not show what the one before shows."""
+    edges = [0, *(k for k in range(1, len(views)) if not same_place(views[k - 1], views[k])), len(views)]
+    return [views[first:end] for first, end in pairwise(edges)]
 
 
 def _worth_comparing(shots: Sequence[Sequence[View]]) -> list[tuple[int, int]]:
