@@ -211,6 +211,12 @@ def subtitles(found: Beside, target: Path) -> list[str]:
     return options
 
 
+def within(found: Beside, length: Fraction) -> list[str]:
+    """ffmpeg's options that leave out subtitles which begin before a part of the pictures, or after its `length`."""
+    outside = f"lt(pts\\,0)+gt(pts*tb\\,{float(length):.6f})"
+    return ["-bsf:s", f"noise=drop={outside}"] if found.text else []
+
+
 def moved(found: Beside) -> list[str]:
     """ffmpeg's options for streams of audio that follow their file's clock across its jumps."""
     options = []
@@ -285,6 +291,8 @@ def write(
             command += ["-copyts", "-start_at_zero"]
         command += ["-i", str(source.resolve()), *constant, *PIPE]
         command += ["-map", "1:v", *mapped(found.audio), *moved(found), *subtitles(found, target)]
+        if content.cut:  # else packets come along from the key frame before, and the sound begins early
+            command += ["-copypriorss", "0", *within(found, times.total)]
     else:
         command += [*constant, *PIPE, "-map", "0:v"]
     unit = unit_of_time(times, delay, target)

@@ -2,7 +2,8 @@
 
 Apart from ffmpeg.py because it knows one thing only: a file format. A raw pipe has no timestamps and YUV4MPEG2 only a
 constant rate; this carries variable rates, the shape of a pixel, colour and mastering metadata to whoever reads, and
-ffmpeg hands all of them on. Bytes out; neither VapourSynth nor ffmpeg.
+ffmpeg hands all of them on. `crop` reads the one thing of other files that ffprobe 5.1 does not tell. Neither
+VapourSynth nor ffmpeg.
 
 Sources: RFC 9559 (Matroska), RFC 8794 (EBML). Integers in colour elements are ITU-T H.273's.
 """
@@ -10,12 +11,17 @@ Sources: RFC 9559 (Matroska), RFC 8794 (EBML). Integers in colour elements are I
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from vszhdrv.exr import Chromaticities
 
 NANOSECONDS = 10**9
+EBML, SEGMENT, TRACKS, ENTRY, VIDEO, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0xE0, 0x1F43B675
+BEGINNING = 2**20
+"""So many bytes of a file are looked through for its tracks, which come before the pictures."""
 FOURCC = b"Y3\x0b\x0a"  # planar 4:2:0, 10 bits in little-endian 16, as ffmpeg names it
 
 
@@ -48,7 +54,7 @@ class Track:
 
 def header(track: Track) -> bytes:
     """The beginning of the stream; then comes `frame_header` and the planes' bytes, frame by frame."""
-    start = _element(0x1A45DFA3, _text(0x4282, "matroska") + _number(0x4287, 4) + _number(0x4285, 2))
+    start = _element(EBML, _text(0x4282, "matroska") + _number(0x4287, 4) + _number(0x4285, 2))
     about = _element(0x1549A966, _number(0x2AD7B1, 1) + _text(0x4D80, "vszhdrv") + _text(0x5741, "vszhdrv"))
     video = (
         _number(0x9A, 2)  # progressive
@@ -69,8 +75,8 @@ def header(track: Track) -> bytes:
     )
     if track.duration is not None:
         entry += _number(0x23E383, round(track.duration * NANOSECONDS))
-    tracks = _element(0x1654AE6B, _element(0xAE, entry + _element(0xE0, video)))
-    return start + _identifier(0x18538067) + b"\x01" + b"\xff" * 7 + about + tracks  # a segment of unknown size
+    tracks = _element(TRACKS, _element(ENTRY, entry + _element(VIDEO, video)))
+    return start + _identifier(SEGMENT) + b"\x01" + b"\xff" * 7 + about + tracks  # a segment of unknown size
 
 
 def frame_header(start: Fraction, duration: Fraction, size: int) -> bytes:
@@ -81,7 +87,7 @@ def frame_header(start: Fraction, duration: Fraction, size: int) -> bytes:
     block = _identifier(0xA1) + _size(4 + size) + b"\x81\0\0\0"  # track 1, at the cluster's time, no flags
     group = length + block
     return (
-        _identifier(0x1F43B675)
+        _identifier(CLUSTER)
         + _size(len(time) + 9 + len(group) + size)
         + time
         + (_identifier(0xA0) + _size(len(group) + size) + group)
@@ -128,3 +134,48 @@ def _identifier(identifier: int) -> bytes:
 def _size(count: int) -> bytes:
     """A length in eight bytes, the widest of EBML's forms."""
     return (1 << 56 | count).to_bytes(8, "big")
+
+
+# Reading
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Columns and rows at the edges of a video that players are to leave out."""
+
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+
+
+def crop(path: Path) -> Crop:
+    """The crop that a Matroska file says of its first video track: none for other files, or where it says none."""
+    with path.open("rb") as file:
+        content = memoryview(file.read(BEGINNING))
+    found = dict(_elements(content)).get(SEGMENT) if content[:4] == _identifier(EBML) else None
+    tracks = dict(_elements(found)).get(TRACKS) if found is not None else None
+    for identifier, entry in _elements(tracks) if tracks is not None else ():
+        video = dict(_elements(entry)).get(VIDEO) if identifier == ENTRY else None
+        if video is not None:
+            about = {name: int.from_bytes(value, "big") for name, value in _elements(video)}
+            edges = (0x54CC, 0x54DD, 0x54BB, 0x54AA)
+            return Crop(*(about.get(edge, 0) for edge in edges))
+    return Crop()
+
+
+def _elements(content: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The elements that follow each other in `content`, as far as it goes; none from the first cluster on."""
+    place = 0
+    while place < len(content) and content[place]:
+        length = 9 - content[place].bit_length()
+        identifier = int.from_bytes(content[place : place + length], "big")
+        place += length
+        if identifier == CLUSTER or place >= len(content) or not content[place]:
+            return
+        length = 9 - content[place].bit_length()
+        size = int.from_bytes(content[place : place + length], "big") & (1 << 7 * length) - 1
+        place += length
+        end = len(content) if size == (1 << 7 * length) - 1 else place + size
+        yield identifier, content[place:end]
+        place = end

@@ -24,7 +24,7 @@ from vszhdrv.errors import Failed, Refused
 from vszhdrv.exr import ROUNDING
 from vszhdrv.files import check_utf8
 
-from . import pictures, probing, timing
+from . import matroska, pictures, probing, timing
 from .probing import Probe
 from .timing import Hints, Timing
 
@@ -111,6 +111,7 @@ def open_clip(
         clip = at_rate(clip, found)
     if probe is not None:
         clip = shaped_by_container(clip, probe)
+    clip = cropped(clip, source, probe, say)
     return Opened(upright(clip), found, source)
 
 
@@ -497,6 +498,26 @@ def shaped_by_container(clip: vs.VideoNode, probe: Probe) -> vs.VideoNode:
     """
     ratio = re.match(r"([1-9]\d*):([1-9]\d*)", str(probe.video.get("sample_aspect_ratio", "")))
     return clip.std.SetFrameProps(_SARNum=int(ratio[1]), _SARDen=int(ratio[2])) if ratio else clip
+
+
+def cropped(clip: vs.VideoNode, source: Path, probe: Probe | None, say: Say) -> vs.VideoNode:
+    """The clip without the edges that its Matroska file has players leave out, and a sentence about it.
+
+    A source filter that leaves them out itself gives a smaller clip than the file's coded size.
+    """
+    crop = matroska.crop(source)
+    coded = (int(probe.video.get("width", 0)), int(probe.video.get("height", 0))) if probe else (0, 0)
+    if crop == matroska.Crop() or (any(coded) and coded != (clip.width, clip.height)):
+        return clip
+    wide, high = (1 << bits for bits in (clip.format.subsampling_w, clip.format.subsampling_h))
+    left, right = crop.left - crop.left % wide, crop.right - crop.right % wide
+    top, bottom = crop.top - crop.top % high, crop.bottom - crop.bottom % high
+    if left + right >= clip.width or top + bottom >= clip.height:
+        say(f"{source.name} says a crop that leaves nothing of its pictures: it is left out")
+        return clip
+    found = clip.std.Crop(left=left, right=right, top=top, bottom=bottom)
+    say(f"{source.name} is cropped from {clip.width}x{clip.height} to {found.width}x{found.height}, as the file says")
+    return found
 
 
 def upright(clip: vs.VideoNode) -> vs.VideoNode:
