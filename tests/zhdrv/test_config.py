@@ -114,6 +114,15 @@ def test_a_fifth_of_the_epochs_are_the_second_round() -> None:
     assert Config.from_preset("paper").first_epochs == 128
 
 
+def test_few_epochs_are_of_fewer_and_larger_steps_by_muon() -> None:
+    fast = Config.from_preset("fast")
+    few = fast.of_few(8)
+    assert (few.epochs, few.optimizer) == (8, "muon")
+    assert (few.batch, few.steps_per_epoch) == (2 * fast.batch, 25)
+    assert fast.of_few(40) == fast.of_few(100) == fast
+    assert "optimizer" not in fast.training_settings()  # keys of networks that are trained already stay
+
+
 def test_larger_frames_make_fast_see_larger_blocks() -> None:
     fast = Config.from_preset("fast")
     small, hd, uhd = fast.for_size(960, 540), fast.for_size(1920, 1080), fast.for_size(3840, 2160)

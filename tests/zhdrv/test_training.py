@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
 PAPER = replace(Config.from_preset("paper", epochs=2, lr=2e-3), widths=(4, 8, 8), crop=32)
 FAST = replace(Config.from_preset("fast", epochs=2), widths=(4, 8, 8), crop=16, steps_per_epoch=5)
 TWO_ROUNDS = replace(FAST, second_round=0.5)
+MUON = replace(TWO_ROUNDS, optimizer="muon")
 BOTH = pytest.mark.parametrize("config", [PAPER, FAST, TWO_ROUNDS], ids=["paper", "fast", "two rounds"])
 
 
@@ -202,7 +203,7 @@ def test_threads_that_share_a_step_make_the_step_of_one(still: bool, set_threads
             assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-@BOTH
+@pytest.mark.parametrize("config", [PAPER, FAST, TWO_ROUNDS, MUON], ids=["paper", "fast", "two rounds", "muon"])
 @pytest.mark.parametrize("stop", [1, 3, 5, 7])
 def test_a_stopped_training_goes_on_bit_for_bit(config: Config, stop: int, tmp_path: Path) -> None:
     path = tmp_path / "training.state"
@@ -217,6 +218,12 @@ def test_a_stopped_training_goes_on_bit_for_bit(config: Config, stop: int, tmp_p
     assert steps == list(range(stop + 1, whole.steps + 1))
     assert same(resumed.weights, whole.weights) and same(resumed.best, whole.best)
     assert [{**row, "seconds": 0} for row in resumed.rows] == [{**row, "seconds": 0} for row in whole.rows]
+
+
+def test_muon_trains_in_other_steps_and_the_loss_falls() -> None:
+    rows = trained(replace(MUON, epochs=4)).rows
+    assert rows[1]["total"] < rows[0]["total"]
+    assert not same(trained(MUON).weights, trained(TWO_ROUNDS).weights)
 
 
 def test_a_state_taken_does_not_change_while_training_goes_on() -> None:

@@ -155,17 +155,13 @@ class FilmJob(Job):
         runs = [run for shot in own for run in _runs(shot, mixed)] or [(shot.first, shot.end) for shot in own]
         parts = [clip[first:end] for first, end in runs]
         spliced = parts[0] if len(parts) == 1 else vs.core.std.Splice(parts)
-        epochs = request.config.epochs if self.epochs_given else epochs_of(request.config.epochs, count)
-        sizes = {request.config.epochs, *(size for _, size in EPOCHS), EPOCHS_OF_MANY}
-        longer = [] if self.epochs_given else sorted(n for n in sizes if epochs < n <= request.config.epochs)[::-1]
+        config = request.config
+        wanted = config.epochs if self.epochs_given else epochs_of(config.epochs, count)
+        sizes = {config.epochs, *(size for _, size in EPOCHS), EPOCHS_OF_MANY}
+        longer = [] if self.epochs_given else sorted(n for n in sizes if wanted < n <= config.epochs)[::-1]
         of_epochs = [
-            replace(
-                request,
-                clip=spliced,
-                training_range=range(spliced.num_frames),
-                config=replace(request.config, epochs=size),
-            )
-            for size in (epochs, *longer)
+            replace(request, clip=spliced, training_range=range(spliced.num_frames), config=config.of_few(epochs))
+            for epochs in (wanted, *longer)
         ]
         return PlaceJob(of_epochs[0], self.store, self.may_train, None, longer=tuple(of_epochs[1:]))
 

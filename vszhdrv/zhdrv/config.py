@@ -95,6 +95,8 @@ class Config:
     fold: int
     """For frames of up to a megapixel; `for_size` makes it larger for others."""
     schedule: Literal["plateau", "one-cycle"]
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: for few steps."""
     max_gradient: float | None
     """Norm to which a step's gradient is cut; None: it is not cut. Crops that have little in common now and then give
     gradients a hundred times the usual: after one, a network at a high rate may predict nothing ever after."""
@@ -180,6 +182,16 @@ class Config:
         doubling of `fold`, so that a step has as many of them whatever the frames' size."""
         return max(1, self.fold // int(PRESETS[self.preset]["fold"]))
 
+    def of_few(self, epochs: int) -> Self:
+        """The settings for a training of so many epochs: other ones where that is less than all.
+
+        Few steps are better made of more pictures each, and by Muon: docs/experiments.md compares.
+        """
+        if epochs >= self.epochs or self.steps_per_epoch is None:
+            return replace(self, epochs=min(epochs, self.epochs))
+        steps, batch = max(1, self.steps_per_epoch // 2), 2 * self.batch
+        return replace(self, epochs=epochs, optimizer="muon", batch=batch, steps_per_epoch=steps)
+
     def for_size(self, width: int, height: int) -> Self:
         """The settings for frames of this size.
 
@@ -218,6 +230,7 @@ class Config:
             "second_round": self.second_round,
             "max_frames": self.max_frames,
             "few_frames": self.few_frames,
+            **({} if self.optimizer == "adamw" else {"optimizer": self.optimizer}),
         }
 
 

@@ -28,6 +28,7 @@ from .evaluation import Evaluator
 from .footage import TrainingFrames
 from .hardware import Precision, free_memory, layout_for_training
 from .lanes import Lanes
+from .muon import Muon
 from .network import UNet, network_of, new_network
 from .objectives import Agreed, Losses, Objective, Ratio, Stops
 from .sampling import Crop, visits
@@ -173,7 +174,11 @@ def _begun(
     network = new_network(config.architecture, config.seed).to(device)
     layout = layout_for_training(device, precision) if config.head == "ratio" else torch.channels_last
     network.to(memory_format=layout)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "muon":
+        optimizer = Muon(network.parameters(), lr=config.lr)
+    else:
+        optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, fused=device.type != "mps")
     steps_per_epoch = sum(1 for _ in visits(frames, config, 0))
     schedule: OneCycleLR | ReduceLROnPlateau = (
         OneCycleLR(optimizer, config.lr, total_steps=config.first_epochs * steps_per_epoch)
