@@ -234,6 +234,12 @@ class ClipLight:
         return found
 
     @property
+    def brightest(self) -> int:
+        """The frame with the highest mean light of those that are measured; 0 where none is."""
+        means = np.nan_to_num(self._nits[:, 1], nan=-1.0)
+        return int(means.argmax())
+
+    @property
     def picture(self) -> tuple[int, int, int, int]:
         """Left, top, width and height of the active picture, without bars.
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 import vszhdrv
 from vszhdrv import Failed, Refused, exr, stills
-from vszhdrv.command import cli, ffmpeg, pictures
+from vszhdrv.command import cli, ffmpeg, pictures, space
 from vszhdrv.command.runs import Run
 from vszhdrv.light import Look
 from vszhdrv.plugin.expanding import with_look
@@ -211,7 +211,7 @@ def test_a_whole_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(capsys)
     assert "training takes about 1 min 12 s" in lines
     assert {"reading 3 of 3", "training 4 of 4", "expanding 3 of 3"} <= set(lines)
-    assert lines[-1] == f"done: {bench.run}"
+    assert lines[-1].startswith(f"done: {bench.run}; ")
 
 
 def test_second_run_uses_what_is_there(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -702,7 +702,11 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], li
         with kept.training(key, lambda: None) as slot:
             weights = {"a": torch.zeros(3)}
             facts = json.dumps({"settings": {"preset": "fast", "epochs": 16}})
-            slot.finish(weights, weights, {"preset": "fast", "facts": facts, "seconds": "40.0", "log": json.dumps(LOG)})
+            header = {"preset": "fast", "facts": facts, "seconds": "40.0", "log": json.dumps(LOG)}
+            if key[0] == "a":  # the other is of an earlier version
+                about = {"name": "holiday.mp4", "width": 640, "height": 360, "frames": 60}
+                header |= {"clip": json.dumps(about), "date": "2026-12-01 10:00 UTC"}
+            slot.finish(weights, weights, header)
     return lambda: sorted(entry.key for entry in kept.entries())
 
 
@@ -712,6 +716,7 @@ def test_cache_list(networks: Callable[[], list[str]], capsys: pytest.CaptureFix
     assert sorted(line.split()[0] for line in out.splitlines()) == networks()
     assert all("preset fast epochs 16" in line for line in out.splitlines())
     assert err.startswith("zhdrv: 2 networks, ")
+    assert out.count("holiday.mp4, 640x360, 60 frames, 2026-12-01 10:00 UTC: preset fast") == 1
 
 
 def test_cache_list_where_the_clock_was_set_back(
@@ -896,3 +901,42 @@ def test_progress_is_objects_for_programs(bench: Bench, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().err.splitlines()[-1])["event"] == "error"
     assert bench() == 0
     assert told(capsys)  # lines for people again
+
+
+def test_a_folder_without_room_is_told_before_training(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert bench() == 1
+    last = told(capsys)[-1]
+    assert last.startswith("the folder ") and "has 1.0 kB free, and its EXR files need about 10.4 kB" in last
+    assert not bench.jobs[0].learned
+    assert bench("--train_only") == 0  # writes no frames
+
+
+def test_a_folder_that_holds_the_frames_needs_no_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench() == 0
+    for path in bench.run.rglob("*.exr"):
+        path.write_bytes(path.read_bytes() + bytes(4000))  # not valid, but as large as is to be
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    assert bench() == 0
+
+
+def test_the_last_line_names_the_files_and_what_to_look_at(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench() == 0
+    last = told(capsys)[-1]
+    assert last.startswith("done: ") and "clip_exr has 3 EXR files, " in last and "to look at: preview.png" in last
+
+
+def test_a_preview_is_for_a_file_that_plays(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--preview", "p.png") == 2
+    assert told(capsys) == ["--preview is for a file that plays: name it with --out"]
+
+
+def test_estimated_sizes() -> None:
+    header = exr.Header(half=True)
+    assert space.of_exr(100, 10, header) == round(6 * 100 * 10 * 0.6)
+    assert space.of_exr(100, 10, exr.Header(half=False, compression="none")) == 12 * 100 * 10
+    assert space.of_video(640, 360, 60, 12) == pytest.approx(320011, rel=0.4)  # as examples/room.mp4 came out
+    assert space.of_video(640, 360, 60, 18) == pytest.approx(space.of_video(640, 360, 60, 12) / 2, rel=0.01)

@@ -330,6 +330,18 @@ def with_pulldown(stream: bytes) -> bytes:
     return bytes(content)
 
 
+def test_a_preview_beside_a_file_is_named_at_the_end(
+    zhdrv: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, preview = flashing(tmp_path / "in.mp4", at=10, length=20), tmp_path / "preview.png"
+    assert zhdrv(source, "--out", tmp_path / "out.mkv", "--hlg", "--preview", preview, "--frames", "5-15") == 0
+    with Image.open(preview) as picture:
+        assert picture.width > 3 * 90
+        assert picture.crop((0, 20, 90, 60)).convert("L").getextrema()[1] > 200  # frame 10, the flash, is the middle
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"zhdrv: done: {tmp_path / 'out.mkv'}, ") and last.endswith(f"to look at: {preview}")
+
+
 # Kinds of files
 
 

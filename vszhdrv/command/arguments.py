@@ -133,6 +133,9 @@ def main_parser() -> Parser:
     file.add_argument("--hlg", action="store_true", default=None, help="HLG instead of HDR10")
     file.add_argument("--crf", type=number(float), metavar="Q", help="libx265's quality, 0 to 51 (12)")
     file.add_argument("--report", action="store_true", default=None, help="also FILE's name.html, to see what was done")
+    file.add_argument(
+        "--preview", type=Path, metavar="PNG", help="also a picture: a frame beside its source, darker and tone-mapped"
+    )
     file.add_argument("--overwrite", action="store_true", default=None, help="replace FILE if it is there")
     return parser
 

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from vszhdrv.command import arguments as grammar
 from vszhdrv.command.process import INTERRUPTED, interrupted, meters, say, speak_json, tell
+from vszhdrv.command.space import size
 from vszhdrv.errors import Failed, Refused, failing, message
 from vszhdrv.files import Damaged, parsing
 from vszhdrv.progress import duration
@@ -200,7 +201,7 @@ def expand_all(arguments: argparse.Namespace) -> None:
 def expand_one(arguments: argparse.Namespace) -> None:
     """INPUT to run folder, or to one file that plays: open, prepare, train, expand."""
     if arguments.out is None:
-        for name in given(arguments, ("hlg", "crf", "report", "overwrite")):
+        for name in given(arguments, ("hlg", "crf", "report", "preview", "overwrite")):
             raise Refused(f"--{name} is for a file that plays: name it with --out")
         write_folder(arguments)
     else:
@@ -280,11 +281,20 @@ def opened(arguments: argparse.Namespace) -> tuple[Opened, dict[str, Any]]:
     return found, {**options, "cache": arguments.cache}
 
 
+def prepared(arguments: argparse.Namespace, clip: vs.VideoNode, options: Mapping[str, Any]) -> Job:
+    """The job of INPUT's clip, which knows the clip's name."""
+    import vszhdrv
+
+    job = vszhdrv.prepare(clip, **options)
+    job.source = arguments.input.resolve().name
+    return job
+
+
 def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> None:
     """INPUT to run folder, with the frames that are asked for; a `team` trains the network."""
     import vszhdrv
     from vszhdrv import exr, files, light
-    from vszhdrv.command import runs
+    from vszhdrv.command import runs, space
 
     settings_of(arguments)
     folder = arguments.runs or grammar.RUNS
@@ -295,7 +305,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     source, options = opened(arguments)
     clip = source.clip
     frames = frames_of(clip, arguments.frames)
-    job = vszhdrv.prepare(clip, **options)
+    job = prepared(arguments, clip, options)
     if team is not None:
         team.check(job.request.config)
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
@@ -316,7 +326,13 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     identity = {"key": job.request.key, "n_exp_down": config.n_exp_down, "n_exp_up": config.n_exp_up, **what}
     run = runs.run_folder(folder, name, config, identity)
     run.sweep()
-    say(f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}")
+    about = f"{arguments.input}: {clip.width}x{clip.height}, {clip.num_frames} frames; run folder {run.folder}"
+    if arguments.train_only:
+        say(about)
+    else:
+        needed = len(frames) * space.of_exr(clip.width, clip.height, header)
+        say(f"{about}; {len(frames)} EXR files of about {size(needed)}")
+        space.check(run.folder, max(0, needed - space.taken(run.frames, "*.exr")[1]), "its EXR files")
 
     if arguments.already_trained:
         if run.trained is not None:
@@ -338,7 +354,16 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
         write_frames(job, clip, frames, run, look, header)
         if len(frames) == clip.num_frames and not arguments.no_report:
             report_folder(job, run, params, exr.Sequence(run.frame_pattern, header), arguments.cache)
-    say(f"done: {run.folder}")
+    say(f"done: {run.folder}{'' if arguments.train_only else '; ' + left_in(run)}")
+
+
+def left_in(run: Run) -> str:
+    """What a run folder holds for a person to look at: its EXR files, preview and report."""
+    from vszhdrv.command import space
+
+    found = [f"{run.frames.name} has {space.counted(run.frames, '*.exr', 'EXR file')}"]
+    there = [path.name for path in (run.preview, run.preview_hdr, run.report) if path.exists()]
+    return "; ".join([*found, *([f"to look at: {', '.join(there)}"] if there else [])])
 
 
 def params_of(arguments: argparse.Namespace, job: Job) -> dict[str, object]:
@@ -448,9 +473,8 @@ def write_frames(job: Job, clip: vs.VideoNode, frames: range, run: Run, look: Lo
 
 def write_file(arguments: argparse.Namespace) -> None:
     """INPUT to one HDR10 or HLG file. The network is kept in the store alone."""
-    import vszhdrv
     from vszhdrv import files
-    from vszhdrv.command import delivery, ffmpeg, sources
+    from vszhdrv.command import delivery, ffmpeg, runs, sources, space
     from vszhdrv.command.report import subjects
     from vszhdrv.light import Look
     from vszhdrv.store import store
@@ -467,6 +491,8 @@ def write_file(arguments: argparse.Namespace) -> None:
     page = arguments.out.with_suffix(".html") if arguments.report else None
     if page is not None:
         files.check_output("--report", page, arguments.input, [".html"], overwrite=overwrite)
+    if arguments.preview is not None:
+        files.check_output("--preview", arguments.preview, arguments.input, [".png"], overwrite=overwrite)
     programs = ffmpeg.find_programs()
     if (media := sources.media_of(arguments.input)) is not None:
         ffmpeg.check_streams(programs, media, arguments.out, say)
@@ -476,9 +502,11 @@ def write_file(arguments: argparse.Namespace) -> None:
     source, options = opened(arguments)
     clip = source.clip
     frames = frames_of(clip, arguments.frames)
-    job = vszhdrv.prepare(clip, **options)
+    job = prepared(arguments, clip, options)
     about = f"{len(frames)} of {clip.num_frames}" if len(frames) < clip.num_frames else f"{clip.num_frames}"
-    say(f"{arguments.input}: {clip.width}x{clip.height}, {about} frames; to {arguments.out}")
+    needed = space.of_video(clip.width, clip.height, len(frames), crf)
+    say(f"{arguments.input}: {clip.width}x{clip.height}, {about} frames; to {arguments.out}, about {size(needed)}")
+    space.check(arguments.out.parent, needed, f"the pictures of {arguments.out.name}")
     if arguments.already_trained and not job.look_up():
         raise Failed("--already_trained: there is no network for this clip and these settings in the cache")
     get_network(job)
@@ -517,13 +545,16 @@ def write_file(arguments: argparse.Namespace) -> None:
         )
         hdr = job.expand_with(look)
         write_report(subject, subjects.Computed(job.linear(), hdr), page)
-        say(f"to look at: {page}")
-    say(f"done: {arguments.out}")
+    if arguments.preview is not None:
+        best = frames.start + (len(frames) // 2 if light is None else light.brightest)
+        runs.write_preview(arguments.preview, *runs.compare(clip, job.expand_with(look), job.request.colour, best))
+    made = [str(path) for path in (arguments.preview, page) if path is not None]
+    looked = f"; to look at: {', '.join(made)}" if made else ""
+    say(f"done: {arguments.out}, {size(arguments.out.stat().st_size)}{looked}")
 
 
 def levels(arguments: argparse.Namespace) -> None:
     """zhdrv levels INPUT."""
-    import vszhdrv
     from vszhdrv import light
     from vszhdrv.command import delivery
     from vszhdrv.store import store
@@ -533,7 +564,7 @@ def levels(arguments: argparse.Namespace) -> None:
     look = light.Look(arguments.strength, peak, arguments.white)
     source, options = opened(arguments)
     frames = frames_of(source.clip, arguments.frames)
-    job = vszhdrv.prepare(source.clip, **options)
+    job = prepared(arguments, source.clip, options)
     get_network(job)
     folder = store.folder(arguments.cache)
     pixels = read_part(source, frames, digest=True)[2] if folder else ""
@@ -604,7 +635,6 @@ def measured(
 
 def report(arguments: argparse.Namespace) -> None:
     """zhdrv report RUN_FOLDER|INPUT."""
-    import vszhdrv
     from vszhdrv import files, light
     from vszhdrv.command.report import subjects
 
@@ -616,7 +646,7 @@ def report(arguments: argparse.Namespace) -> None:
     target = arguments.out or Path(f"{arguments.input.resolve().stem}.html")
     files.check_output("--out", target, arguments.input, [".html"], overwrite=arguments.overwrite)
     source, options = opened(arguments)
-    job = vszhdrv.prepare(source.clip, **options)
+    job = prepared(arguments, source.clip, options)
     get_network(job)
     params = {**params_of(arguments, job), "key": job.request.key, "strength": look.strength, "peak": look.peak}
     subject = subjects.subject_of(job, arguments.input.name, params, look.white, cache=arguments.cache)
@@ -690,7 +720,6 @@ def write_report(subject: Subject, pairs: Pairs, path: Path) -> Report:
 
 def still(arguments: argparse.Namespace) -> None:
     """zhdrv still INPUT OUT."""
-    import vszhdrv
     from vszhdrv import files, light, stills
     from vszhdrv.command import runs
 
@@ -703,7 +732,7 @@ def still(arguments: argparse.Namespace) -> None:
     n = arguments.frame
     if n >= clip.num_frames:
         raise Refused(f"--frame must be from 0 to {clip.num_frames - 1}, not {n}")
-    job = vszhdrv.prepare(clip, **options)
+    job = prepared(arguments, clip, options)
     get_network(job)
     sdr, hdr = (runs.planes(node[n]) for node in (job.linear(), job.expand_with(look)))
     stills.write(arguments.out, stills.Still(sdr, hdr, job.request.colour.primaries, look.white))
@@ -712,7 +741,6 @@ def still(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """zhdrv export INPUT ONNX."""
-    import vszhdrv
     from vszhdrv import files
 
     settings_of(arguments)
@@ -722,7 +750,7 @@ def export(arguments: argparse.Namespace) -> None:
     onnx.check()
     source, options = opened(arguments)
     clip = source.clip
-    job = vszhdrv.prepare(clip, **options)
+    job = prepared(arguments, clip, options)
     get_network(job)
     onnx.write_onnx(job.expander(), arguments.onnx, width=clip.width, height=clip.height)
     say(f"done: {arguments.onnx}")
@@ -774,7 +802,9 @@ def cache(arguments: argparse.Namespace) -> None:
     total = f"{len(entries)} {'network' if len(entries) == 1 else 'networks'}, {size(sum(e.size for e in entries))}"
     if arguments.action == "list":
         for entry in entries:
-            about = settings_in_words(entry.metadata) if entry.trained else "unfinished"
+            about = (
+                f"{clip_in_words(entry.metadata)}{settings_in_words(entry.metadata)}" if entry.trained else "unfinished"
+            )
             tell(f"{entry.key}  {size(entry.size):>8}  {age(entry):>11} ago  {about}")
         say(f"{total} in {folder}")
     elif arguments.action == "show":
@@ -820,6 +850,19 @@ def age(entry: Entry) -> str:
     return duration(max(0.0, time.time() - entry.used))  # clocks are set back, too
 
 
+def clip_in_words(metadata: Mapping[str, str]) -> str:
+    """The clip that a network was trained on, and when; "" where the file does not say."""
+    try:
+        with parsing("clip"):
+            about = json.loads(metadata["clip"]) if "clip" in metadata else {}
+            if not about:
+                return ""
+            name, shape = about["name"] or "a script's clip", f"{int(about['width'])}x{int(about['height'])}"
+            return f"{name}, {shape}, {int(about['frames'])} frames, {metadata.get('date', 'no date')}: "
+    except Damaged:
+        return ""
+
+
 def settings_in_words(metadata: Mapping[str, str]) -> str:
     """The settings that a person chooses, from the header of a weights file; of a film's, its shots and places."""
     if "film" in metadata:
@@ -843,16 +886,6 @@ def confirmed(question: str) -> bool:
     """Ask on standard error; only a typed yes is one."""
     say(f"{question} [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def size(count: int) -> str:
-    """Bytes in words: 900 B, 1.2 MB, in powers of 1000."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 # What is installed

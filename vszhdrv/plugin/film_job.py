@@ -176,6 +176,7 @@ class FilmJob(Job):
         missing = [place for place in self.places if place.look_up() is None]
         for index, place in enumerate(missing):
             self._now = place
+            place.source = self.source
             try:
                 yield from _of_film(place.train(), index, len(missing))
             finally:

@@ -13,9 +13,10 @@ import json
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import vapoursynth as vs
@@ -91,6 +92,8 @@ class Job:
     may_train: bool
     trained: TrainedNetwork | None
     """The network, once there is one."""
+    source: str = ""
+    """The name of the clip's file, where somebody knows it: for the network's header."""
     _training: tuple[TrainingFrames, Progress] | None = field(default=None, repr=False)
     """The frames and the network of a training that goes on at this moment."""
 
@@ -234,6 +237,8 @@ class Job:
             "seconds": f"{progress.seconds:.1f}",
             "log": json.dumps(progress.rows),
             "training_frames": json.dumps(frames.numbers),
+            "clip": json.dumps(self._about_clip()),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "vszhdrv": __version__,
             "torch": torch.__version__,
             "device": device,
@@ -242,6 +247,11 @@ class Job:
             "processes": str(processes),
             **frames.traits.to_header(),
         }
+
+    def _about_clip(self) -> dict[str, Any]:
+        """By what a person knows the clip again."""
+        clip = self.request.clip
+        return {"name": self.source, "width": clip.width, "height": clip.height, "frames": clip.num_frames}
 
     def expander(self) -> Expander:
         """The trained network, ready for frames. Raises Refused where the weights are of another architecture."""
