@@ -13,6 +13,7 @@ from vszhdrv.plugin import clips, film_job
 from vszhdrv.plugin.job import Job
 from vszhdrv.plugin.preparing import prepare
 from vszhdrv.store.store import Store
+from vszhdrv.zhdrv.traits import Traits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,10 +38,11 @@ def test_every_frame_is_expanded_by_the_network_of_its_place(make_film: MakeFilm
     hdr = expanded(film)
     found = networks(own_cache)
     assert len(found) == 2
-    first, second = expanded(film[:16] + film[32:]), expanded(film[16:32])
-    assert networks(own_cache) == found  # the places alone have the keys that the film has given them
-    assert (pixels(hdr, 40) == pixels(first, 24)).all()
-    assert (pixels(hdr, 20) == pixels(second, 4)).all()
+    edit = expanded(film[16:32] + film[:16] + film[32:])
+    assert networks(own_cache) == found  # the same shots in another edit
+    for n, there in ((40, 40), (20, 4), (3, 19)):
+        assert (pixels(hdr, n) == pixels(edit, there)).all()
+    assert (pixels(hdr, 20) != pixels(hdr, 3)).any()
 
 
 def test_a_clip_of_one_place_has_the_network_that_it_has_without_shots(make_film: MakeFilm) -> None:
@@ -87,6 +89,59 @@ def test_without_a_path_the_cache_keeps_the_films_file(make_film: MakeFilm) -> N
     film = make_film(1, 2)
     path = core.zhdrv.Train(film, epochs=1, device="cpu")
     assert (pixels(expanded(film, weights=path), 20) == pixels(expanded(film), 20)).all()
+
+
+LOGO = np.s_[20:30, 120:132]
+
+
+def with_logo(film: Any) -> Any:
+    """The second shot stands still; a white logo lies on all of the film."""
+
+    def draw(n: int, f: Any) -> Any:
+        f = f.copy()
+        for plane in range(3):
+            np.asarray(f[plane])[LOGO] = 255
+        return f
+
+    film = film.std.FreezeFrames(first=[16], last=[31], replacement=[16])
+    return film.std.ModifyFrame(film, draw)
+
+
+def traits_of(job: Job) -> Traits:
+    return Traits.from_header(job.trained.metadata)  # type: ignore[union-attr]
+
+
+def test_a_logo_of_the_film_stays_white_in_a_place_that_shows_no_evidence_of_it(make_film: MakeFilm) -> None:
+    film = with_logo(make_film(4, 5, 6))
+    alone = prepare(film[16:32], epochs=1, device="cpu", shots="off")
+    job = prepare(film, epochs=1, device="cpu", shots=["16", "32"])
+    for each in (alone, job):
+        for _ in each.train():
+            pass
+    assert isinstance(job, film_job.FilmJob)
+    assert traits_of(alone).overlays is None
+    masks = [traits_of(place).overlays.logos for place in job.places]  # type: ignore[union-attr]
+    assert all((mask == masks[0]).all() for mask in masks)
+    assert (masks[0][LOGO] == 1).all()
+    hdr = expanded(film, shots=["16", "32"])
+    for n in (3, 20, 40):
+        assert pixels(hdr, n)[:, *LOGO] == pytest.approx(1.0)
+
+
+def test_a_films_traits_are_known_to_its_places_keys_and_found_once(make_film: MakeFilm, own_cache: Path) -> None:
+    film = make_film(4, 5, 6)
+    plain, marked = (prepare(clip, epochs=1, device="cpu", shots=["16", "32"]) for clip in (film, with_logo(film)))
+    for job in (plain, marked):
+        assert job.look_up() is None
+    keys = [{place.request.key for place in job.places} for job in (plain, marked)]  # type: ignore[attr-defined]
+    assert not keys[0] & keys[1]
+    files = set((own_cache / "shots").iterdir())
+    again = prepare(film, epochs=1, device="cpu", shots=["16", "32"])
+    assert [event.kind for event in again._scanned()] == []  # type: ignore[attr-defined]
+    assert {place.request.key for place in again.places} == keys[0]  # type: ignore[attr-defined]
+    for file in files:
+        file.write_text("damaged")
+    assert prepare(film, epochs=1, device="cpu", shots=["16", "32"]).look_up() is None
 
 
 def test_across_a_dissolve_both_networks_are_mixed(make_film: MakeFilm, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ wants read, so that it can be done at once or in a frame callback (lazy.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import vapoursynth as vs
@@ -20,16 +20,22 @@ from vszhdrv.errors import Refused
 from vszhdrv.shots import ACCEPTED, CutList, Shot, cut_list, of_json, read_cuts, to_json
 from vszhdrv.store.store import folder as store_folder
 from vszhdrv.store.store import key as store_key
+from vszhdrv.zhdrv.config import RECIPE
 
 from . import clips
 from .lazy import Reading
 
 if TYPE_CHECKING:
+    from vszhdrv.zhdrv.traits import Traits
+
     from .clips import Props
+    from .request import Request
     from .workers import Pixels
 
 SCAN = 2
 """Version of all that decides where shots and places are: raised with every change, so that films are scanned anew."""
+SURVEY = 1
+"""The same for the traits of films."""
 MARKS = ("_SceneChangePrev", "_SceneChangeNext")
 """Properties by which filters say that a cut is just before a frame, or just after it."""
 MOST_BYTES = 64 * 2**20
@@ -159,11 +165,38 @@ def kept_shots(folder: Path | None, key: str, length: int) -> list[Shot] | None:
     return None
 
 
+def traits_key(request: Request, key: str) -> str:
+    """The name under which the traits of a film are kept. `key`: that of its shots."""
+    config = request.config
+    about = {"colour": request.colour.as_json(), "crop": config.crop, "seed": config.seed, "recipe": RECIPE}
+    return store_key({"shots": key, "survey": SURVEY, **about})
+
+
+def kept_traits(folder: Path | None, key: str) -> Traits | None:
+    """The traits of a film that was surveyed before; None where it was not, or its file is damaged."""
+    from vszhdrv.zhdrv.traits import Traits
+
+    if folder is not None:
+        path = folder / "shots" / f"{key}.json"
+        with suppress(OSError, files.Damaged, Refused), files.parsing(str(path)):
+            about = json.loads(files.read_whole(path, MOST_BYTES))
+            if about["key"] == key:
+                return Traits.from_header(about["traits"])
+    return None
+
+
+def keep_traits(folder: Path | None, key: str, traits: Traits) -> None:
+    """Keep the traits of a film as `keep_shots` keeps its shots."""
+    _keep(folder, key, {"traits": traits.to_header()})
+
+
 def keep_shots(folder: Path | None, key: str, shots: Sequence[Shot]) -> None:
     """Keep the shots of a clip in the cache's folder; where that can't be written, they are found again next time."""
+    _keep(folder, key, {"shots": to_json(shots)})
+
+
+def _keep(folder: Path | None, key: str, about: Mapping[str, Any]) -> None:
     if folder is not None:
         with suppress(OSError):
             (folder / "shots").mkdir(parents=True, exist_ok=True)
-            files.write_whole(
-                folder / "shots" / f"{key}.json", json.dumps({"key": key, "shots": to_json(shots)}).encode()
-            )
+            files.write_whole(folder / "shots" / f"{key}.json", json.dumps({"key": key, **about}).encode())

@@ -21,7 +21,7 @@ from vszhdrv.errors import Refused
 from vszhdrv.shots import CutList, Shot, of_json, places_in, to_json, words
 from vszhdrv.store.store import key as store_key
 
-from . import expanding, film, lazy
+from . import expanding, film, lazy, training_frames
 from .expanding import Function
 from .job import Event, Follow, Job, read_now
 from .lazy import Reading
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.expansion import Expander
     from vszhdrv.zhdrv.parallel import Team
     from vszhdrv.zhdrv.training import Weights
+    from vszhdrv.zhdrv.traits import Traits
 
 EPOCHS = ((2, 40), (6, 16))
 """A film of up to so many places is trained for so many epochs a place, if the preset's are more; ..."""
@@ -125,7 +126,14 @@ class FilmJob(Job):
         if shots is None:
             shots = yield from film.scan(clip, self.cuts)
             film.keep_shots(self.folder, key, shots)
-        self._take_shots(shots)
+        traits = None
+        if len(places_in(shots)) > 1:
+            traits_key = film.traits_key(self.request, key)
+            traits = film.kept_traits(self.folder, traits_key)
+            if traits is None:
+                traits = yield from training_frames.survey(self.request, shots)
+                film.keep_traits(self.folder, traits_key, traits)
+        self._take_shots(shots, traits)
 
     def take_given(self, given: TrainedNetwork) -> None:
         """Use the networks of a film's file. Raises Refused where they are for a film of another length."""
@@ -141,16 +149,17 @@ class FilmJob(Job):
             place.trained = PlaceOfFile(header, whole=given, number=number)
         self.trained = given
 
-    def _take_shots(self, shots: list[Shot]) -> None:
+    def _take_shots(self, shots: list[Shot], traits: Traits | None = None) -> None:
         places = places_in(shots)
         if len(places) > 1:
             log(f"{words(shots)}: one network a place")
-            self.places = [self._place(of_place, shots, len(places)) for of_place in places]
+            request = replace(self.request, stream=traits)
+            self.places = [self._place(request, of_place, shots, len(places)) for of_place in places]
         self.shots = shots
 
-    def _place(self, own: Sequence[Shot], shots: Sequence[Shot], count: int) -> PlaceJob:
+    def _place(self, request: Request, own: Sequence[Shot], shots: Sequence[Shot], count: int) -> PlaceJob:
         """The job of one place, whose clip is its frames, those aside that mix it with another."""
-        clip, request = self.request.clip, self.request
+        clip = request.clip
         mixed = {n for shot in shots for n in shot.dissolve}
         runs = [run for shot in own for run in _runs(shot, mixed)] or [(shot.first, shot.end) for shot in own]
         parts = [clip[first:end] for first, end in runs]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import vapoursynth as vs
 
@@ -23,6 +23,9 @@ from .expanding import Computing
 from .lazy import Reading
 from .log import warn
 
+if TYPE_CHECKING:
+    from vszhdrv.zhdrv.traits import Traits
+
 
 @dataclass(frozen=True)
 class Request:
@@ -35,6 +38,8 @@ class Request:
     config: Config
     computing: Computing
     """By what frames are computed. It is not part of the key."""
+    stream: Traits | None = None
+    """What belongs to the whole film whose place this is, as it was found there; None: to be found in this clip."""
 
     @cached_property
     def digest(self) -> str:
@@ -69,6 +74,7 @@ class Request:
             **({} if self.train_range is None else {"train_range": self.train_range}),
             "colour": self.colour.as_json(),
             "settings": self.config.training_settings(),
+            **({} if self.stream is None else {"stream": self.stream.outline()}),
             "recipe": RECIPE,
             "format": 1,  # the files' first: later ones tell the same of a network
         }

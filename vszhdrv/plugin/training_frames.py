@@ -19,9 +19,14 @@ from .lazy import Reading
 from .log import log, warn
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vszhdrv.shots import Shot
     from vszhdrv.zhdrv.config import Config
     from vszhdrv.zhdrv.footage import TrainingFrames
+    from vszhdrv.zhdrv.overlays import Overlays
     from vszhdrv.zhdrv.shots import Glance
+    from vszhdrv.zhdrv.traits import Traits
 
     from .clips import Props
     from .request import Request
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[int, int]]
 """For each frame that was drawn, the places of itself and its companion among those that are held."""
 
+SURVEYED = 48
+"""Frames in which the traits of a whole film are looked for, each with its successor."""
 MEMORY_BYTES = 2 * 2**30
 """The training frames that are held in memory take no more; larger ones are held scaled down."""
 
@@ -51,9 +58,39 @@ def choose(request: Request) -> Generator[Reading, None, TrainingFrames]:
     if config.alpha > 0:
         pairs = choosing.within_shots(pairs, glances)
     positions = [numbers_of[number] for number in numbers]
-    chosen = replace(_prepared(pixels, pairs, positions, config), numbers=tuple(positions))
+    chosen = replace(_prepared(pixels, pairs, positions, config, request.stream), numbers=tuple(positions))
     _tell(chosen)
     return chosen
+
+
+def survey(request: Request, shots: Sequence[Shot]) -> Generator[Reading, None, Traits]:
+    """What belongs to a film as a whole, found in frames of all of its shots: logos, subtitles, the clip point, and
+    whether it was compressed. So no shot differs from the next in these."""
+    from vszhdrv.zhdrv import compression, footage
+    from vszhdrv.zhdrv.overlays import Overlays
+
+    numbers, pairs = _spread(shots)
+    source = encoded(request.clip, request.colour, len(numbers))
+    pixels, _ = yield from _hold(source, numbers, glancing=False)
+    overlays = Overlays.find(pixels, numbers)
+    _tell_overlays(overlays)
+    pixels = overlays.without(pixels)
+    white = footage.clip_point(pixels)
+    traits = footage.Traits(overlays or None, white)
+    frames = footage.TrainingFrames(_tensor(footage.rescaled(pixels, white)), tuple(pairs), traits)
+    return replace(traits, compressed=compression.shows(frames, request.config))
+
+
+def _spread(shots: Sequence[Shot]) -> tuple[list[int], Pairs]:
+    """Frames that stand for a film, evenly spread, each with its successor in its shot; no mixed ones."""
+    mixed = {n for shot in shots for n in shot.dissolve}
+    steady = [n for shot in shots for n in range(shot.first, shot.end - 1) if not {n, n + 1} & mixed]
+    steady = steady or [n for shot in shots for n in range(shot.first, shot.end - 1)] or [0]
+    count = min(SURVEYED, len(steady))
+    drawn = sorted({steady[round(k * (len(steady) - 1) / max(count - 1, 1))] for k in range(count)})
+    numbers = sorted({*drawn, *(n + 1 for n in drawn)})
+    place = {number: index for index, number in enumerate(numbers)}
+    return numbers, [(place[n], place[n + 1]) for n in drawn]
 
 
 def encoded(clip: vs.VideoNode, colour: Colour, count: int) -> vs.VideoNode:
@@ -113,33 +150,47 @@ def _hold(
     return pixels, glances
 
 
-def _prepared(pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config) -> TrainingFrames:
+def _prepared(
+    pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config, stream: Traits | None
+) -> TrainingFrames:
     """The frames at these positions of the clip as the training wants them; predicted stops want more than `paper`.
 
     That is: without what is no picture, white where the clip clips, and whether compression has left that uneven.
+    `stream`: the film's logos, subtitles, clip point and compression, where the clip is a place of one.
     """
-    import torch
-
     from vszhdrv.zhdrv import compression, footage, graphics
     from vszhdrv.zhdrv.overlays import Overlays
 
     if config.head != "stops":
-        found = torch.from_numpy(pixels)
+        found = _tensor(pixels)
         return footage.TrainingFrames(found, tuple(pairs), footage.Traits(grey=footage.is_grey(found)))
     drawn = graphics.found_in(pixels)
     if drawn:
         log(graphics.WORDS[drawn])
     overlays = Overlays.find(pixels, positions)
+    if stream is not None:
+        overlays = overlays.in_stream(stream.overlays)
     if overlays:
-        for words in overlays.words():
-            log(words)
+        if stream is None:
+            _tell_overlays(overlays)
         pixels = overlays.without(pixels)
-    white = footage.clip_point(pixels)
-    found = torch.from_numpy(footage.rescaled(pixels, white))
+    white = footage.clip_point(pixels) if stream is None else stream.clip_point
+    found = _tensor(footage.rescaled(pixels, white))
     traits = footage.Traits(overlays or None, white, grey=footage.is_grey(found), graphics=drawn)
     chosen = footage.TrainingFrames(found, tuple(pairs), traits)
-    compressed = compression.shows(chosen, config)
+    compressed = compression.shows(chosen, config) if stream is None else stream.compressed
     return replace(chosen, traits=replace(traits, compressed=compressed))
+
+
+def _tensor(pixels: Pixels) -> Tensor:
+    import torch
+
+    return torch.from_numpy(pixels)
+
+
+def _tell_overlays(overlays: Overlays) -> None:
+    for words in overlays.words():
+        log(words)
 
 
 def _tell(chosen: TrainingFrames) -> None:

@@ -15,7 +15,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
@@ -63,6 +63,9 @@ VARIED = 0.03
 """Surroundings whose standard deviation (working values) is below this show nothing but noise: no evidence."""
 EDGE = 3
 """Pixels around a logo's or glyph's white that are left alone with it: soft edges, and colour that bleeds."""
+
+OUTLINE = 8
+"""Parts of the height and width in which the place of a logo is known to a film's networks."""
 
 LOWEST = 0.6
 """Subtitles lie below this share of the frame's height."""
@@ -125,6 +128,25 @@ class Overlays:
         inside = np.s_[..., top:bottom, left:right]
         logos[inside] = _logos(pixels[inside], white[inside] / np.float32(len(pixels)))
         return cls(picture, logos, _subtitles(lines, len(pixels), height))
+
+    def in_stream(self, stream: Overlays | None) -> Overlays:
+        """The same picture, with the logos and subtitles that all of a film has, in place of its own.
+
+        `stream`: what was found in frames of the whole film, of any size; None: nothing.
+        """
+        if stream is None:
+            return replace(self, logos=np.zeros_like(self.logos), subtitles=(0, 0))
+        there = stream._of_size(*self.logos.shape)
+        return replace(self, logos=there.logos, subtitles=there.subtitles)
+
+    def outline(self) -> list[list[int]]:
+        """Where logos and subtitles lie, as coarsely as two edits of a film agree on: in parts of `OUTLINE`."""
+        height, width = self.logos.shape
+        found = (np.nonzero(self.logos == number) for number in range(1, int(self.logos.max()) + 1))
+        centres = [
+            [int(rows.mean() * OUTLINE / height), int(columns.mean() * OUTLINE / width)] for rows, columns in found
+        ]
+        return [*sorted(centres), *([[OUTLINE]] if any(self.subtitles) else [])]
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from vszhdrv.errors import Refused
 
@@ -39,6 +39,10 @@ class Traits:
     def white(self) -> float:
         """The working value from which a channel counts as clipped, where the clip point is at 1."""
         return COMPRESSED_WHITE if self.compressed else CLIPPED
+
+    def outline(self) -> list[Any]:
+        """What of this the networks of a film are known by, as JSON can hold it: coarse, so that edits agree on it."""
+        return [round(self.clip_point, 2), self.compressed, *([] if self.overlays is None else self.overlays.outline())]
 
     def to_header(self) -> dict[str, str]:
         """The entries of a weights file's header."""
