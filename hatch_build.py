@@ -72,7 +72,7 @@ def compile_bridge(root: Path, folder: Path, version: str) -> tuple[Path, str]:
     """Compile bridge.c into `folder`; return the library's path and the machine that it is for, as compilers call it:
     x86_64-linux-gnu, arm64-apple-darwin, x86_64-unknown-windows-gnu."""
     compiler = c_compiler()
-    machine = run([*compiler, "-dumpmachine"]).strip()
+    machine = machine_of(compiler)
     library = folder / next((name for system, name in LIBRARIES.items() if system in machine), "libzhdrv.so")
     if os.name == "nt" and library.suffix != ".dll":  # as Cygwin's and MSYS's
         raise SystemExit(f"building vszhdrv needs a C compiler for Windows, and {compiler[0]!r} is for {machine}")
@@ -87,6 +87,13 @@ def compile_bridge(root: Path, folder: Path, version: str) -> tuple[Path, str]:
     return library, machine
 
 
+def machine_of(compiler: list[str]) -> str:
+    """The machine that a compiler builds for: the one that `-target` names, as zig's takes it, else its own."""
+    if "-target" in compiler[:-1]:
+        return compiler[compiler.index("-target") + 1]
+    return run([*compiler, "-dumpmachine"]).strip()
+
+
 def run(command: list[str]) -> str:
     """What a command of the compiler prints; what it has to complain about goes where it does."""
     try:
@@ -99,8 +106,15 @@ def run(command: list[str]) -> str:
 
 
 def platform_tag(library: Path, machine: str) -> str:
-    """The widest platform that `library` runs on: that of its newest glibc symbol, without glibc this machine's own."""
+    """The widest platform that `library` runs on: that of its newest glibc symbol, or the macOS that was asked for;
+    without either this machine's own."""
+    processor = machine.split("-")[0]
     if library.suffix == ".dll":
-        return {"x86_64": "win_amd64", "aarch64": "win_arm64"}[machine.split("-")[0]]
+        return {"x86_64": "win_amd64", "aarch64": "win_arm64"}[processor]
+    if version := re.search(r"-macos\.(\d+)\.(\d+)", machine):  # zig's; Apple's compiler names no version
+        return f"macosx_{version[1]}_{version[2]}_{'arm64' if processor == 'aarch64' else processor}"
     glibc = [int(minor) for minor in re.findall(rb"GLIBC_2\.(\d+)", library.read_bytes())]
-    return f"manylinux_2_{max(glibc)}_{platform.machine()}" if glibc else next(platform_tags())
+    if not glibc:
+        return next(platform_tags())
+    newest = max(17, *glibc)  # installers look for no older tag on every processor
+    return f"manylinux_2_{newest}_{processor if processor in ('x86_64', 'aarch64') else platform.machine()}"
