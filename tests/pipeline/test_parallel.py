@@ -115,6 +115,16 @@ def step(cache: Path) -> int:
     return int(weight_files.read_state(state)["step"])
 
 
+def test_two_processes_train_the_places_of_a_film_in_turn(folder: Path, own_cache: Path) -> None:
+    table = folder / "cuts.csv"
+    table.write_text("first,place\n0,a\n2,b\n")
+    done = run(folder, *TORCHRUN, *TRAIN, "--epochs", "1", "--runs", "runs", "--shots", str(table))
+    assert done.returncode == 0, done.stderr
+    assert stored(own_cache) == ["last.safetensors", "last.safetensors", "safetensors", "safetensors"]
+    (left,) = (folder / "runs").iterdir()
+    assert {path.name for path in (left / "ckpt").iterdir()} == {"best.safetensors", "place_000", "place_001"}
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
 @pytest.mark.slow
 def test_one_that_dies_ends_all_with_one_sentence_and_the_next_goes_on(folder: Path, own_cache: Path) -> None:

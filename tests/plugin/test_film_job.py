@@ -1,5 +1,7 @@
 """A film: one network a place, whoever asks for which frame first."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,3 +214,89 @@ def test_a_film_goes_on_after_a_place_that_is_lost(make_film: MakeFilm, own_cach
     for path in lost[:2]:
         path.unlink()
     assert (pixels(expanded(film), 20) == before).all()
+
+
+def test_a_still_trains_the_place_of_its_frame_alone(make_film: MakeFilm, own_cache: Path, tmp_path: Path) -> None:
+    film = make_film(1, 2)
+    core.zhdrv.Still(film, str(tmp_path / "still.png"), frame=20, epochs=1, device="cpu")
+    assert len(networks(own_cache)) == 1
+    expanded(film)
+    assert len(networks(own_cache)) == 2
+
+
+def test_frames_to_expand_name_the_places_that_are_needed(make_film: MakeFilm, tmp_path: Path) -> None:
+    table = tmp_path / "cuts.csv"
+    table.write_text("first,place,dissolve\n0,a,\n16,b,14-17\n32,c,\n")
+    film = make_film(1, 2, 3)
+    for frames, places in ((range(0, 14), 1), (range(14, 15), 2), (range(20, 22), 1), (range(17, 33), 3)):
+        job = prepare(film, epochs=1, device="cpu", shots=str(table), cache=str(tmp_path))
+        job.limit_to(frames)
+        assert job.look_up() is None
+        assert len(job._wanted()) == places  # type: ignore[attr-defined]
+    job = prepare(film, epochs=1, device="cpu", shots=str(table), cache=str(tmp_path / str(places)))
+    job.limit_to(range(20, 22))
+    for _ in job.train():
+        pass
+    assert job.trained is not None
+    job.trained.save(tmp_path / "ckpt")
+    assert {path.name for path in (tmp_path / "ckpt").iterdir()} == {"place_001"}
+    whole = expanded(film, shots=str(table), cache=str(tmp_path / "whole"))
+    assert (pixels(job.expand(), 21) == pixels(whole, 21)).all()
+
+
+def test_a_place_that_the_cache_has_lost_is_trained_alone(make_film: MakeFilm, own_cache: Path) -> None:
+    film = make_film(1, 2, 3)
+    first = pixels(expanded(film), 20)
+    files = {path.name: path.stat().st_ino for path in (own_cache / "networks").glob("*.safetensors")}
+    lost = prepare(film, epochs=1, device="cpu")
+    lost.look_up()
+    key = lost.places[1].request.key  # type: ignore[attr-defined]
+    for path in (own_cache / "networks").glob(f"{key}*"):
+        path.unlink()
+    assert (pixels(expanded(film), 20) == first).all()
+    again = {path.name: path.stat().st_ino for path in (own_cache / "networks").glob("*.safetensors")}
+    assert again.keys() == files.keys()
+    assert {name for name in files if not name.startswith(key)} <= {n for n in files if files[n] == again[n]}
+
+
+def test_a_film_that_is_stopped_in_one_place_goes_on_there(make_film: MakeFilm, own_cache: Path) -> None:
+    film = make_film(1, 2, 3)
+    whole = prepare(film, epochs=1, device="cpu", cache=str(own_cache / "whole"))
+    for _ in whole.train():
+        pass
+    stopped = prepare(film, epochs=1, device="cpu").train()
+    total = next(event.total for event in stopped if event.kind == "training")
+    at = next(event.done for event in stopped if event.kind == "training" and event.done >= total // 2)
+    stopped.close()
+    assert len(networks(own_cache)) == 1
+    resumed = prepare(film, epochs=1, device="cpu")
+    counted = [event for event in resumed.train() if event.kind == "training"]
+    assert counted[0].total == total * 2 // 3  # of two places, the first of them half done
+    assert counted[0].done + total // 3 == at + 1
+    for n in (0, 20, 40):
+        assert (pixels(resumed.expand(), n) == pixels(whole.expand(), n)).all()
+
+
+PLACE = """
+import sys
+sys.path.insert(0, {tests!r})
+import vapoursynth as vs
+from conftest import film_of
+hdr = vs.core.zhdrv.Expand(film_of(1, 2), epochs=1, device="cpu", when="frame", cache={cache!r})
+hdr.get_frame({frame}).close()
+"""
+
+
+def test_two_processes_that_want_different_places_train_each_once(make_film: MakeFilm, tmp_path: Path) -> None:
+    tests = str(Path(__file__).parent)
+    scripts = [PLACE.format(tests=tests, cache=str(tmp_path / "both"), frame=frame) for frame in (3, 20)]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) for script in scripts
+    ]
+    errors = [worker.communicate(timeout=100)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    assert len(networks(tmp_path / "both")) == 2
+    found = expanded(make_film(1, 2), cache=str(tmp_path / "both"), train=0)
+    alone = expanded(make_film(1, 2), cache=str(tmp_path / "one"))
+    for n in (3, 20):
+        assert pixels(found, n) == pytest.approx(pixels(alone, n), rel=0.05, abs=1e-3)

@@ -238,7 +238,7 @@ def train_along() -> None:
     from vszhdrv.zhdrv import parallel, training
 
     with parallel.joined() as team:
-        if (work := team.receive()) is not None:
+        while (work := team.receive()) is not None:
             for _progress in training.train(*work, team):
                 pass
 
@@ -306,6 +306,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
     clip = source.clip
     frames = frames_of(clip, arguments.frames)
     job = prepared(arguments, clip, options)
+    job.limit_to(frames)
     if team is not None:
         team.check(job.request.config)
     name = arguments.input.resolve().name if arguments.input.is_dir() else arguments.input.stem
@@ -338,6 +339,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
         if run.trained is not None:
             try:
                 job = vszhdrv.prepare(clip, **options, weights=str(run.trained))
+                job.limit_to(frames)
             except Refused as error:
                 say(f"{error}; looking for others in the cache")
                 if (found := job.look_up()) is not None:
@@ -503,6 +505,8 @@ def write_file(arguments: argparse.Namespace) -> None:
     clip = source.clip
     frames = frames_of(clip, arguments.frames)
     job = prepared(arguments, clip, options)
+    if page is None:
+        job.limit_to(frames)
     about = f"{len(frames)} of {clip.num_frames}" if len(frames) < clip.num_frames else f"{clip.num_frames}"
     needed = space.of_video(clip.width, clip.height, len(frames), crf)
     say(f"{arguments.input}: {clip.width}x{clip.height}, {about} frames; to {arguments.out}, about {size(needed)}")
@@ -565,6 +569,7 @@ def levels(arguments: argparse.Namespace) -> None:
     source, options = opened(arguments)
     frames = frames_of(source.clip, arguments.frames)
     job = prepared(arguments, source.clip, options)
+    job.limit_to(frames)
     get_network(job)
     folder = store.folder(arguments.cache)
     pixels = read_part(source, frames, digest=True)[2] if folder else ""
@@ -733,6 +738,7 @@ def still(arguments: argparse.Namespace) -> None:
     if n >= clip.num_frames:
         raise Refused(f"--frame must be from 0 to {clip.num_frames - 1}, not {n}")
     job = prepared(arguments, clip, options)
+    job.limit_to(range(n, n + 1))
     get_network(job)
     sdr, hdr = (runs.planes(node[n]) for node in (job.linear(), job.expand_with(look)))
     stills.write(arguments.out, stills.Still(sdr, hdr, job.request.colour.primaries, look.white))

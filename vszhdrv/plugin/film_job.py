@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,8 @@ class FilmJob(Job):
     """Once they are found."""
     places: list[PlaceJob] = field(default_factory=list)
     """One for each place, by its number; none where the whole clip is one place."""
+    frames: range | None = None
+    """Those that will be expanded; None: all."""
     _now: Job | None = field(default=None, repr=False)
     """The place that is trained at this moment."""
 
@@ -87,12 +90,28 @@ class FilmJob(Job):
         """The cache's folder."""
         return None if self.store.networks is None else self.store.networks.parent
 
+    def limit_to(self, frames: range) -> None:
+        """As Job.limit_to: only the places that these frames show are looked for and trained."""
+        self.frames = frames
+
+    def _wanted(self) -> list[PlaceJob]:
+        """The places whose networks are needed, by their number."""
+        assert self.shots is not None
+        frames = range(self.request.clip.num_frames) if self.frames is None else self.frames
+        numbers = {
+            number for before, shot in pairwise([self.shots[0], *self.shots]) for number in _shown(before, shot, frames)
+        }
+        return [self.places[number] for number in sorted(numbers)]
+
     def look_up(self) -> TrainedNetwork | None:
-        """The network, or networks of all places, if they are there. Reads the clip where its shots are not known."""
+        """The network, or networks of all places that are needed, if they are there.
+
+        Reads the clip where its shots are not known.
+        """
         self._find_shots()
         if not self.places:
             return super().look_up()
-        if self.trained is None and all([place.look_up() for place in self.places]):
+        if self.trained is None and all([place.look_up() for place in self._wanted()]):
             self._take_all()
         return self.trained
 
@@ -175,28 +194,25 @@ class FilmJob(Job):
         return PlaceJob(of_epochs[0], self.store, self.may_train, None, longer=tuple(of_epochs[1:]))
 
     def train(self, team: Team | None = None) -> Generator[Event]:
-        """Get the network of every place; as Job.train. Raises Refused where a `team` is to train several."""
+        """Get the network of every place that is needed; as Job.train. A `team` trains one place after the other."""
         yield from self._scanned()
         if not self.places:
             yield from super().train(team)
             return
-        if team is not None:
-            raise Refused(f"shots must be off for several processes to train together: {len(self.places)} places")
-        missing = [place for place in self.places if place.look_up() is None]
+        missing = [place for place in self._wanted() if place.look_up() is None]
         for index, place in enumerate(missing):
             self._now = place
             place.source = self.source
             try:
-                yield from _of_film(place.train(), index, len(missing))
+                yield from _of_film(place.train(team), index, len(missing))
             finally:
                 self._now = None
         self._take_all()
 
     def _take_all(self) -> None:
         assert self.shots is not None
-        networks = [place.trained for place in self.places]
-        assert all(networks)
-        self.trained = film_network(self.shots, [network for network in networks if network is not None])
+        assert all(place.trained for place in self._wanted())
+        self.trained = film_network(self.shots, [place.trained for place in self.places])
 
     def recs(self) -> dict[str, Any]:
         """As Job.recs: of the place that is trained at this moment."""
@@ -230,6 +246,18 @@ class FilmJob(Job):
             yield from self.request.read_digest()
             log("reading the clip for its shots")
             yield from self._scan()
+
+
+def _shown(before: Shot, shot: Shot, frames: range) -> set[int]:
+    """The places that some frames show of a shot, and of the dissolve from the shot before."""
+
+    def any_of(first: int, end: int) -> bool:
+        return max(first, frames.start) < min(end, frames.stop)
+
+    numbers = {shot.place} if any_of(shot.first, shot.end) else set()
+    if any_of(shot.dissolve.start, shot.dissolve.stop):
+        numbers |= {before.place, shot.place}
+    return numbers
 
 
 def _runs(shot: Shot, mixed: set[int]) -> list[tuple[int, int]]:
@@ -337,22 +365,26 @@ class _Routed:
 class FilmNetwork(TrainedNetwork):
     """The networks of a film's places, to be kept as one. Its metadata says which shots and places there are."""
 
-    places: tuple[TrainedNetwork, ...] = ()
+    places: tuple[TrainedNetwork | None, ...] = ()
+    """None: of a place that was not needed."""
 
     def weights(self) -> Weights:
         """The weights of all places; their names begin with the place's number."""
         return {
             f"{number}/{name}": tensor
             for number, network in enumerate(self.places)
+            if network is not None
             for name, tensor in network.weights().items()
         }
 
     def save(self, folder: Path) -> None:
-        """Write best.safetensors with all places into `folder`, and each place's files into a folder in it."""
+        """Write each place's files into a folder in `folder`, and best.safetensors where no place is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, network in enumerate(self.places):
-            network.save(folder / f"place_{number:03d}")
-        self.write(folder / "best.safetensors")
+            if network is not None:
+                network.save(folder / f"place_{number:03d}")
+        if all(self.places):
+            self.write(folder / "best.safetensors")
 
 
 @dataclass(frozen=True)
@@ -373,9 +405,9 @@ class PlaceOfFile(TrainedNetwork):
         }
 
 
-def film_network(shots: Sequence[Shot], networks: Sequence[TrainedNetwork]) -> FilmNetwork:
-    """The networks of a film's places as one."""
-    headers = [dict(network.metadata) for network in networks]
+def film_network(shots: Sequence[Shot], networks: Sequence[TrainedNetwork | None]) -> FilmNetwork:
+    """The networks of a film's places as one; None for places that were not needed."""
+    headers = [{} if network is None else dict(network.metadata) for network in networks]
     rows = [
         {"place": number, **row} for number, about in enumerate(headers) for row in json.loads(about.get("log", "[]"))
     ]
@@ -383,7 +415,8 @@ def film_network(shots: Sequence[Shot], networks: Sequence[TrainedNetwork]) -> F
         "shots": to_json(shots),
         "places": headers,
     }
-    metadata: dict[str, str] = {name: headers[0][name] for name in ("preset", "network") if name in headers[0]}
+    known = next(header for header in headers if header)
+    metadata: dict[str, str] = {name: known[name] for name in ("preset", "network") if name in known}
     metadata |= {"film": json.dumps(about), "log": json.dumps(rows)}
     metadata["key"] = store_key({"film": [header.get("key") for header in headers], "shots": about["shots"]})
     return FilmNetwork(metadata, places=tuple(networks))

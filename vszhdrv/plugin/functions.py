@@ -285,7 +285,7 @@ def still(
     target, number = Path(options.pop("path")).expanduser(), options.pop("frame")
     stills.check_path("path", target)
     _check_frame(clip, number)
-    job = _prepared({**options, "when": "call"})
+    job = _prepared({**options, "when": "call"}, range(number, number + 1))
     before, after = (pixels_of(node, number) for node in (job.linear(), job.expand_with(look)))
     stills.write(target, stills.Still(before, after, job.request.colour.primaries, white))
     return target
@@ -339,7 +339,7 @@ def show(
     look = _look_of(options)
     number = options.pop("frame")
     _check_frame(clip, number)
-    job = _prepared({**options, "when": "call"})
+    job = _prepared({**options, "when": "call"}, range(number, number + 1))
     before, after = (pixels_of(to_bt709(node), number) for node in (job.linear(), job.expand_with(look)))
     low, high = (light.luminance(list(np.moveaxis(pixels, 2, 0)), vs.PRIMARIES_BT709) for pixels in (before, after))
     stops = np.log2(np.maximum(high, light.BLACK) / np.maximum(low, light.BLACK))
@@ -432,12 +432,17 @@ def _look_of(options: dict[str, Any]) -> Look:
     return Look(options.pop("strength"), options.pop("peak"), options.pop("white"))
 
 
-def _prepared(options: dict[str, Any]) -> Job:
-    """The job for a function's arguments: with its network, unless the first frame is to see to that."""
+def _prepared(options: dict[str, Any], frames: range | None = None) -> Job:
+    """The job for a function's arguments: with its network, unless the first frame is to see to that.
+
+    frames: those that will be expanded; None: all.
+    """
     when = options.pop("when")
     if when not in ("call", "frame"):
         raise Refused(f"when must be call or frame, not {when!r}")
     job = prepare(**options)
+    if frames is not None:
+        job.limit_to(frames)
     if when == "call":
         follow(job.train())
     return job

@@ -97,6 +97,12 @@ class Job:
     _training: tuple[TrainingFrames, Progress] | None = field(default=None, repr=False)
     """The frames and the network of a training that goes on at this moment."""
 
+    def limit_to(self, frames: range) -> None:
+        """Say that these frames alone will be expanded: networks that they don't need are not trained.
+
+        Here, all frames need the same.
+        """
+
     def look_up(self) -> TrainedNetwork | None:
         """The network if it is there: the given one, or the store's."""
         if self.trained is None and (found := self.store.find(self.request.key)) is not None:
@@ -212,6 +218,8 @@ class Job:
         finally:
             self._training = None
         assert progress is not None
+        if team is not None:
+            team.await_more()
         best, last = progress.best, progress.weights
         processes = 1 if team is None else team.size
         metadata = self._metadata(progress, str(device), precision, processes, frames)

@@ -105,6 +105,10 @@ class Team:
             dist.broadcast(pixels.view(torch.uint8), src=0)  # gloo, as pickle, knows no uint16
         self._meet_on(device)
 
+    def await_more(self) -> None:
+        """For process 0: the training that all were sent has ended well, and the others wait for another."""
+        self._others_wait = True
+
     def dismiss(self) -> None:
         """For process 0: where the others have nothing to do, let them go."""
         if self._others_wait:
