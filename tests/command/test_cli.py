@@ -72,6 +72,9 @@ class FakeJob:
             computing=SimpleNamespace(traces=traces),
         )
 
+    def limit_to(self, frames: range) -> None:
+        self.limited = frames
+
     def look_up(self) -> FakeNetwork | None:
         if self.stored and self.trained is None:
             self._train()
@@ -321,6 +324,7 @@ def test_expand_without_frames_is_the_whole_clip(bench: Bench) -> None:
 
 def test_expand_writes_frames_of_the_whole_clips_numbers(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--frames", "1-2", command=("expand",)) == 0
+    assert bench.jobs[-1].limited == range(1, 3)
     assert bench.frames == ["clip.000001.exr", "clip.000002.exr"]
     assert bench.jobs[0].learned and not bench.jobs[0].clip.num_frames < 3
     assert not (bench.run / "preview.png").exists()  # of the whole clip
