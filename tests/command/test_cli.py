@@ -75,6 +75,9 @@ class FakeJob:
     def limit_to(self, frames: range) -> None:
         self.limited = frames
 
+    def film(self) -> list[Any]:
+        return []
+
     def look_up(self) -> FakeNetwork | None:
         if self.stored and self.trained is None:
             self._train()

@@ -1,7 +1,9 @@
 """The expansion as ONNX: what vs-mlrt computes from it is what Expand computes."""
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,9 @@ import torch
 import vapoursynth as vs
 
 from vszhdrv.command import export
+from vszhdrv.errors import Refused
+from vszhdrv.plugin.colour import Colour
+from vszhdrv.shots import Shot
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.expansion import Expander
 from vszhdrv.zhdrv.footage import Traits
@@ -19,9 +24,9 @@ WIDTH, HEIGHT = 50, 38
 """No multiple of the networks' strides."""
 
 
-def small(preset: str, *, grey: bool = False) -> Expander:
+def small(preset: str, *, grey: bool = False, seed: int = 3) -> Expander:
     config = replace(Config.from_preset(preset), widths=(4, 8, 8))
-    network = new_network(config.architecture, 3)
+    network = new_network(config.architecture, seed)
     return Expander(network, config, torch.device("cpu"), "fp32", traits=Traits(grey=grey))
 
 
@@ -57,6 +62,42 @@ def test_vs_mlrt_computes_what_expand_does(preset: str, grey: bool, tmp_path: Pa
         if grey:
             assert np.allclose(hdr[1:], hdr[0], rtol=1e-6)
     assert (expected > linear).any()
+
+
+def test_a_films_script_takes_the_graph_of_each_frames_place(tmp_path: Path) -> None:
+    if not hasattr(vs.core, "ort"):
+        pytest.skip("needs vapoursynth-mlrt-ort")
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    ramp = np.linspace(0, 1.2, WIDTH, dtype=np.float32) * np.ones((3, HEIGHT, 1), np.float32)
+
+    def fill(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        copy = f.copy()
+        for plane in range(3):
+            np.asarray(copy[plane])[:] = ramp[plane]
+        return copy
+
+    blank = vs.core.std.BlankClip(format=vs.RGBS, width=WIDTH, height=HEIGHT, length=30)
+    clip = blank.std.ModifyFrame(blank, fill)
+    shots = [Shot(0, 10, 0), Shot(10, 20, 1, range(9, 12)), Shot(20, 30, 0)]
+    request = SimpleNamespace(clip=clip, colour=Colour(0, 13, 1, 1, False))
+    job: Any = SimpleNamespace(
+        request=request, film=lambda: shots, expander_of=lambda place: small("fast", seed=3 + place)
+    )
+    script = export.write_all(job, tmp_path / "film.onnx", tmp_path / "film.mp4", overwrite=False)
+    assert script == tmp_path / "film.vpy"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"film.vpy", "film.place_000.onnx", "film.place_001.onnx"}
+    with pytest.raises(Refused, match="--overwrite replaces it"):
+        export.write_all(job, tmp_path / "film.onnx", tmp_path / "film.mp4", overwrite=False)
+    hdr = runpy.run_path(str(script))["expanded"](clip, vs.core.ort.Model)
+    one, other = ramp.copy(), ramp.copy()
+    small("fast", seed=3).brighten(list(one))
+    small("fast", seed=4).brighten(list(other))
+    assert np.abs(one - other).max() > 0.01
+    for n, expected in ((3, one), (10, (one + other) / 2), (15, other), (25, one)):
+        with hdr.get_frame(n) as frame:
+            found = np.stack([np.asarray(frame[plane]) for plane in range(3)])
+        assert np.allclose(found, expected, rtol=1e-3, atol=1e-4), n
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -758,8 +758,8 @@ def export(arguments: argparse.Namespace) -> None:
     clip = source.clip
     job = prepared(arguments, clip, options)
     get_network(job)
-    onnx.write_onnx(job.expander(), arguments.onnx, width=clip.width, height=clip.height)
-    say(f"done: {arguments.onnx}")
+    script = onnx.write_all(job, arguments.onnx, arguments.input, overwrite=arguments.overwrite)
+    say(f"done: {arguments.onnx if script is None else script}")
 
 
 def shots(arguments: argparse.Namespace) -> None:

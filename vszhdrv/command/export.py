@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import vapoursynth as vs
 from torch import Tensor, nn
 
 from vszhdrv.errors import Failed
-from vszhdrv.files import write_whole
+from vszhdrv.files import check_output, write_whole
+from vszhdrv.shots import to_json
 from vszhdrv.zhdrv.expansion import lifted
 from vszhdrv.zhdrv.exposures import exposures, merge
 from vszhdrv.zhdrv.objectives import predicted
 
 if TYPE_CHECKING:
+    from vszhdrv import Job
     from vszhdrv.zhdrv.expansion import Expander
 
 
@@ -48,6 +51,85 @@ def check() -> None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise Failed(f"ONNX needs the package {' and '.join(missing)}: uv pip install {' '.join(missing)}")
+
+
+SCRIPT = '''"""The expansion of a film by vs-mlrt: a graph a place, by frame number. `zhdrv export` wrote it.
+
+The film has {length} frames of {width}x{height}. The output is linear light, RGBS, 1.0 = SDR white. To use it in a
+script of your own: runpy.run_path(...)["expanded"](linear).
+"""
+
+from bisect import bisect_right
+from functools import cache
+from pathlib import Path
+
+import vapoursynth as vs
+
+core = vs.core
+SHOTS = {shots}
+"""Of each shot: first frame, end frame, place, and the first and the end frame of the dissolve that begins it."""
+GRAPHS = {graphs}
+
+
+def expanded(linear, backend=None):
+    """`linear`: the film as RGBS in linear light. `backend`: core.ov.Model (the default), core.ort.Model, ..."""
+    model = core.ov.Model if backend is None else backend
+
+    @cache
+    def place(number):
+        return model(linear, str(Path(__file__).with_name(GRAPHS[number])))
+
+    def frame(n):
+        index = bisect_right([shot[0] for shot in SHOTS], n) - 1
+        for later in (index, index + 1):
+            if 0 < later < len(SHOTS):
+                (_, _, before, _, _), (_, _, after, start, stop) = SHOTS[later - 1 : later + 1]
+                if start <= n < stop and before != after:
+                    share = (n - start + 1) / (stop - start + 1)
+                    return place(before).std.Merge(place(after), weight=[share])
+        return place(SHOTS[index][2])
+
+    return linear.std.FrameEval(frame)
+
+
+if __name__ == "__vapoursynth__":
+    clip = core.bs.VideoSource({source!r})
+    linear = clip.resize.Bicubic(format=vs.RGBS, {colour}, transfer_s="linear")
+    expanded(linear).set_output()
+'''
+
+
+def write_all(job: Job, path: Path, source: Path, *, overwrite: bool) -> Path | None:
+    """Write the graph of a clip to `path`; of a film, a graph a place beside it and a script that joins them.
+
+    Returns the script, which has the ending .vpy; None where one graph serves all frames.
+    Raises Failed where packages are missing, Refused where a film's file is there already and `overwrite` is off,
+    OSError where a file can't be written.
+    """
+    clip, shots = job.request.clip, job.film()
+    size = {"width": clip.width, "height": clip.height}
+    if not shots:
+        write_onnx(job.expander(), path, **size)
+        return None
+    script = path.with_suffix(".vpy")
+    graphs = [f"{path.stem}.place_{place:03d}.onnx" for place in range(1 + max(shot.place for shot in shots))]
+    for target in (script, *map(path.with_name, graphs)):
+        check_output("ONNX", target, source, [".onnx", ".vpy"], overwrite=overwrite)
+    for place, name in enumerate(graphs):
+        write_onnx(job.expander_of(place), path.with_name(name), **size)
+    colour = job.request.colour
+    codes = {"transfer_in": colour.transfer, "range_in": colour.range}
+    codes |= {} if clip.format.color_family == vs.RGB else {"matrix_in": colour.matrix}
+    text = SCRIPT.format(
+        length=clip.num_frames,
+        shots=to_json(shots),
+        graphs=graphs,
+        source=str(source.absolute()),
+        colour=", ".join(f"{name}={code}" for name, code in codes.items()),
+        **size,
+    )
+    write_whole(script, text.encode())
+    return script
 
 
 def write_onnx(expander: Expander, path: Path, *, width: int, height: int) -> None:

@@ -218,6 +218,14 @@ class FilmJob(Job):
         """As Job.recs: of the place that is trained at this moment."""
         return super().recs() if self._now is None else self._now.recs()
 
+    def film(self) -> list[Shot]:
+        """As Job.film."""
+        return list(self.shots or ()) if self.places else []
+
+    def expander_of(self, place: int) -> Expander:
+        """As Job.expander_of."""
+        return self.places[place].expander() if self.places else super().expander_of(place)
+
     def expander(self) -> Expander:
         """As Job.expander. Raises Refused where there is one network a place."""
         if self.places:

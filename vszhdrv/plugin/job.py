@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from vszhdrv.light import Look
+    from vszhdrv.shots import Shot
     from vszhdrv.zhdrv.expansion import Expander
     from vszhdrv.zhdrv.footage import TrainingFrames
     from vszhdrv.zhdrv.hardware import Precision
@@ -268,6 +269,15 @@ class Job:
         return expanding.expander(
             self.trained.weights(), self.trained.metadata, self.request.config, self.request.computing, grey=grey
         )
+
+    def film(self) -> list[Shot]:
+        """The shots of a film of several places; none where one network serves all frames."""
+        return []
+
+    def expander_of(self, place: int) -> Expander:
+        """The network of one place of a film, as `expander`."""
+        assert place == 0
+        return self.expander()
 
     def linear(self) -> vs.VideoNode:
         """The clip itself in linear light, as its expansion is: RGBS, 1.0 = SDR white, its own primaries."""
