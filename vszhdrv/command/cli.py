@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vszhdrv.command import arguments as grammar
-from vszhdrv.command.process import INTERRUPTED, interrupted, meters, say, speak_json, tell
+from vszhdrv.command.process import INTERRUPTED, expect, interrupted, meters, one_bar, say, speak_json, tell
 from vszhdrv.command.space import size
 from vszhdrv.errors import Failed, Refused, failing, message
 from vszhdrv.files import Damaged, parsing
@@ -199,15 +199,21 @@ def expand_all(arguments: argparse.Namespace) -> None:
 
 
 def expand_one(arguments: argparse.Namespace) -> None:
-    """INPUT to run folder, or to one file that plays: open, prepare, train, expand."""
+    """INPUT to run folder, or to one file that plays: open, prepare, train, expand. One bar is for all of it."""
+    from vszhdrv.command import plan
+
     if arguments.out is None:
         for name in given(arguments, ("hlg", "crf", "report", "preview", "overwrite")):
             raise Refused(f"--{name} is for a file that plays: name it with --out")
-        write_folder(arguments)
+        whole = arguments.frames is None and not arguments.no_report
+        with one_bar(plan.of(*([] if arguments.train_only else plan.stages(file=False, measured=False, report=whole)))):
+            write_folder(arguments)
     else:
         for name in given(arguments, ("runs", "half", "float", "compression", "no_report")):
             raise Refused(f"--{name} is for a run folder with EXR frames, which --out does not make")
-        write_file(arguments)
+        after = plan.stages(file=True, measured=not arguments.hlg, report=bool(arguments.report))
+        with one_bar(plan.of(*after)):
+            write_file(arguments)
 
 
 def processes() -> int:
@@ -351,7 +357,7 @@ def write_folder(arguments: argparse.Namespace, team: Team | None = None) -> Non
             )
     params = {**params_of(arguments, job), "key": identity["key"], **what}
     run.write_params(params)
-    get_network(job, run, team)
+    get_network(job, run, team, len(frames))
     if not arguments.train_only:
         write_frames(job, clip, frames, run, look, header)
         if len(frames) == clip.num_frames and not arguments.no_report:
@@ -390,8 +396,14 @@ def frames_of(clip: vs.VideoNode, asked: range | None) -> range:
     return asked[: clip.num_frames - asked.start]
 
 
-def get_network(job: Job, run: Run | None = None, team: Team | None = None) -> None:
-    """Train, or find the trained network; a run folder follows while it happens and is complete afterwards."""
+def get_network(job: Job, run: Run | None = None, team: Team | None = None, frames: int = 0) -> None:
+    """Train, or find the trained network; a run folder follows while it happens and is complete afterwards.
+
+    frames: so many are going to be expanded, whose time is told with the training's.
+    """
+    from vszhdrv.command import plan
+
+    clip = job.request.clip
     epochs = 0
     next_pictures = time.monotonic()
     complaints: set[str] = set()
@@ -407,6 +419,9 @@ def get_network(job: Job, run: Run | None = None, team: Team | None = None) -> N
 
     with log_told(), closing(job.train(team)) as events, meters() as meter:
         for event in events:
+            if event.kind in ("estimate", "training") and event.seconds_left and event.done < event.total:
+                step_seconds = event.seconds_left / (event.total - event.done)
+                expect(plan.expected(frames, clip.width, clip.height, step_seconds))
             meter.follow(event)
             if run is None or event.progress is None:
                 continue
@@ -513,7 +528,7 @@ def write_file(arguments: argparse.Namespace) -> None:
     space.check(arguments.out.parent, needed, f"the pictures of {arguments.out.name}")
     if arguments.already_trained and not job.look_up():
         raise Failed("--already_trained: there is no network for this clip and these settings in the cache")
-    get_network(job)
+    get_network(job, frames=len(frames))
 
     folder = store.folder(arguments.cache)
     part, times, pixels = read_part(source, frames, digest=folder is not None and not wanted.hlg)

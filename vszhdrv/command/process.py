@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
-from vszhdrv.progress import Meters, Objects
+from vszhdrv.progress import Meters, Objects, Whole
 
 INTERRUPTED = 130
 IMPATIENCE_SECONDS = 2.0
@@ -22,6 +23,10 @@ IMPATIENCE_SECONDS = 2.0
 
 _first_signal: float | None = None
 _json = False
+_job: Meters | Objects | None = None
+"""What tells how far the whole job is, while there is one, ..."""
+_whole: Whole | None = None
+"""... and the job's time."""
 
 LINE_SECONDS = 10.0
 """How often progress is told where standard error is not a terminal."""
@@ -71,6 +76,9 @@ def say(text: str, event: str = "message") -> None:
     """A sentence on standard error."""
     if _json:
         emit({"event": event, "text": text})
+    elif isinstance(_job, Meters):
+        with _job.aside():
+            _print_to_stderr(f"zhdrv: {printable(text)}")
     else:
         _print_to_stderr(f"zhdrv: {printable(text)}")
 
@@ -80,9 +88,36 @@ def emit(content: Mapping[str, object]) -> None:
     _print_to_stderr(json.dumps(content))
 
 
-def meters() -> Meters | Objects:
-    """What tells how far the work is."""
-    return Objects(emit) if _json else Meters(say, LINE_SECONDS)
+@contextmanager
+def meters() -> Iterator[Meters | Objects]:
+    """What tells how far the work is: the job's, within `one_bar`."""
+    if _job is not None:
+        yield _job
+        return
+    with _meters(None) as made:
+        yield made
+
+
+@contextmanager
+def one_bar(whole: Whole) -> Iterator[None]:
+    """Meanwhile one bar, and one time left, are of the whole job."""
+    global _job, _whole
+    with _meters(whole) as made:
+        _job, _whole = made, whole
+        try:
+            yield
+        finally:
+            _job = _whole = None
+
+
+def expect(seconds: Mapping[str, float]) -> None:
+    """Enter how long the stages of the whole job take, as Whole.expect; nothing outside of `one_bar`."""
+    if _whole is not None:
+        _whole.expect(seconds)
+
+
+def _meters(whole: Whole | None) -> Meters | Objects:
+    return Objects(emit, whole) if _json else Meters(say, LINE_SECONDS, whole=whole)
 
 
 def _print_to_stderr(line: str) -> None:

@@ -290,7 +290,7 @@ def _of_film(events: Generator[Event], index: int, count: int) -> Generator[Even
             left += (count - index - 1) * left / max(1 - share, 1e-3) if share < 1 else 0.0
         if event.kind == "estimate" and index:
             continue
-        if event.kind == "training":
+        if event.kind in ("training", "estimate"):
             event = replace(event, done=event.done + index * event.total, total=count * event.total)
         yield replace(event, seconds_left=left)
 
