@@ -520,7 +520,6 @@ def test_one_picture(bench: Bench) -> None:
         (["expand", "a", "--train_only"], "unrecognized arguments: --train_only"),
         (["expand", "a", "--frames", "5-3"], "must be the first and the last frame's number, such as 0-99, not '5-3'"),
         (["expand", "a", "--frames", "all"], "--frames: must be the first"),
-        (["train", "a", "--frames", "0-9"], "unrecognized arguments: --frames"),
         (["a", "--source", "dgdecode"], "--source: invalid choice: 'dgdecode'"),
         (["export", "a", "b.onnx", "--tile", "64x64"], "unrecognized arguments: --tile 64x64"),
         (["cache"], "list|show|clear"),
@@ -949,3 +948,9 @@ def test_estimated_sizes() -> None:
     assert space.of_exr(100, 10, exr.Header(half=False, compression="none")) == 12 * 100 * 10
     assert space.of_video(640, 360, 60, 12) == pytest.approx(320011, rel=0.4)  # as examples/room.mp4 came out
     assert space.of_video(640, 360, 60, 18) == pytest.approx(space.of_video(640, 360, 60, 12) / 2, rel=0.01)
+
+
+def test_a_node_of_a_farm_trains_the_places_of_its_frames(bench: Bench) -> None:
+    assert bench("--frames", "1-2", command=("train",)) == 0
+    assert bench.jobs[-1].limited == range(1, 3)
+    assert not bench.frames

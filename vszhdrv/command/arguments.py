@@ -152,7 +152,13 @@ def train_parser() -> Parser:
     _training(parser)
     _expanding(parser, "0")
     _exr(parser)
-    parser.set_defaults(train_only=True, already_trained=False, frames=None, no_report=True)
+    parser.add_argument(
+        "--frames",
+        type=frame_range,
+        metavar="A-B",
+        help="of a film, train only the places that frames A to B show",
+    )
+    parser.set_defaults(train_only=True, already_trained=False, no_report=True)
     return parser
 
 
@@ -346,7 +352,8 @@ def _frames(parser: Parser) -> None:
         "--frames",
         type=frame_range,
         metavar="A-B",
-        help="expand only those from A to B, which is the last frame if there are fewer; all are trained on",
+        help="expand only those from A to B, which is the last frame if there are fewer; all are trained on, "
+        "of a film those of the places that they show",
     )
 
 
