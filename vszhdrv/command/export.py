@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vszhdrv.errors import Failed
 from vszhdrv.files import check_output, write_whole
 from vszhdrv.shots import to_json
+from vszhdrv.zhdrv import uneven
 from vszhdrv.zhdrv.expansion import lifted
 from vszhdrv.zhdrv.exposures import exposures, merge
 from vszhdrv.zhdrv.objectives import predicted
@@ -38,7 +39,10 @@ class _Graph(nn.Module):
         self.network, self.config = expander.network.cpu(), expander.config
 
     def forward(self, linear: Tensor) -> Tensor:
-        sdr, grey = self.expander.encoded(linear), self.expander.traits.grey
+        traits = self.expander.traits
+        if traits.levelled:
+            linear = uneven.levelled_light(linear, self.expander.white)
+        sdr, grey = self.expander.encoded(linear), traits.grey
         if self.config.head == "stops":
             return lifted(linear, sdr, predicted(self.network, sdr), self.expander.ramp, grey)
         steps = self.config.n_exp_down, self.config.n_exp_up

@@ -40,6 +40,9 @@ SURVEYED = 48
 MEMORY_BYTES = 2 * 2**30
 """The training frames that are held in memory take no more; larger ones are held scaled down."""
 
+PREDICTED = {"P", "B", b"P", b"B"}
+"""Values of the property _PictType that decoders give to frames which were coded by their difference to others."""
+
 
 def choose(request: Request) -> Generator[Reading, None, TrainingFrames]:
     """Choose the frames to train on and hold them: they are the generator's value."""
@@ -54,11 +57,12 @@ def choose(request: Request) -> Generator[Reading, None, TrainingFrames]:
         numbers, pairs = choosing.with_successors(drawn, len(numbers_of))
     else:
         numbers, pairs = drawn, tuple((place, place) for place in range(len(drawn)))
-    pixels, glances = yield from _hold(source, numbers, glancing=config.alpha > 0)
+    pixels, glances, coded = yield from _hold(source, numbers, glancing=config.alpha > 0)
     if config.alpha > 0:
         pairs = choosing.within_shots(pairs, glances)
     positions = [numbers_of[number] for number in numbers]
-    chosen = replace(_prepared(pixels, pairs, positions, config, request.stream), numbers=tuple(positions))
+    prepared = _prepared(pixels, pairs, positions, config, request.stream, coded=coded)
+    chosen = replace(prepared, numbers=tuple(positions))
     _tell(chosen)
     return chosen
 
@@ -71,14 +75,14 @@ def survey(request: Request, shots: Sequence[Shot]) -> Generator[Reading, None, 
 
     numbers, pairs = _spread(shots)
     source = encoded(request.clip, request.colour, len(numbers))
-    pixels, _ = yield from _hold(source, numbers, glancing=False)
+    pixels, _, coded = yield from _hold(source, numbers, glancing=False)
     overlays = Overlays.find(pixels, numbers)
     _tell_overlays(overlays)
     pixels = overlays.without(pixels)
     white = footage.clip_point(pixels)
     traits = footage.Traits(overlays or None, white)
     frames = footage.TrainingFrames(_tensor(footage.rescaled(pixels, white)), tuple(pairs), traits)
-    return replace(traits, compressed=compression.shows(frames, request.config))
+    return replace(traits, compressed=compression.shows(frames, request.config, coded=coded))
 
 
 def _spread(shots: Sequence[Shot]) -> tuple[list[int], Pairs]:
@@ -132,33 +136,37 @@ def _draw(source: vs.VideoNode, count: int, config: Config) -> Generator[Reading
 
 def _hold(
     source: vs.VideoNode, numbers: Sequence[int], *, glancing: bool
-) -> Generator[Reading, None, tuple[Pixels, dict[int, Glance]]]:
-    """These frames in memory, (count, 3, height, width) in integers of the source's depth; a glance at each, or none"""
+) -> Generator[Reading, None, tuple[Pixels, dict[int, Glance], bool]]:
+    """These frames in memory, (count, 3, height, width) in integers of the source's depth; a glance at each, or none;
+    whether a decoder has said of any that it was predicted from others."""
     from vszhdrv.zhdrv.shots import Glance
 
     full = _full(source)
     pixels = np.empty((len(numbers), 3, source.height, source.width), np.uint8 if full == 255 else np.uint16)
     glances: dict[int, Glance] = {}
+    types: set[object] = set()
 
     def keep(place: int, planes: Iterable[Pixels], props: Props) -> None:
         for channel, plane in enumerate(planes):
             pixels[place, channel] = plane
+        types.add(props.get("_PictType"))
         if glancing:
             glances[place] = Glance.of(pixels[place] / np.float32(full), props)
 
     yield Reading("reading", source, numbers, keep)
-    return pixels, glances
+    return pixels, glances, not PREDICTED.isdisjoint(types)
 
 
 def _prepared(
-    pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config, stream: Traits | None
+    pixels: Pixels, pairs: Pairs, positions: Sequence[int], config: Config, stream: Traits | None, *, coded: bool
 ) -> TrainingFrames:
     """The frames at these positions of the clip as the training wants them; predicted stops want more than `paper`.
 
-    That is: without what is no picture, white where the clip clips, and whether compression has left that uneven.
+    That is: without what is no picture, white where the clip clips.
+    So are frames whose white compression has left uneven: they get even white. `coded`: the decoder's word for it.
     `stream`: the film's logos, subtitles, clip point and compression, where the clip is a place of one.
     """
-    from vszhdrv.zhdrv import compression, footage, graphics
+    from vszhdrv.zhdrv import compression, footage, graphics, uneven
     from vszhdrv.zhdrv.overlays import Overlays
 
     if config.head != "stops":
@@ -175,11 +183,14 @@ def _prepared(
             _tell_overlays(overlays)
         pixels = overlays.without(pixels)
     white = footage.clip_point(pixels) if stream is None else stream.clip_point
-    found = _tensor(footage.rescaled(pixels, white))
+    pixels = footage.rescaled(pixels, white)
+    found = _tensor(pixels)
     traits = footage.Traits(overlays or None, white, grey=footage.is_grey(found), graphics=drawn)
     chosen = footage.TrainingFrames(found, tuple(pairs), traits)
-    compressed = compression.shows(chosen, config) if stream is None else stream.compressed
-    return replace(chosen, traits=replace(traits, compressed=compressed))
+    if not (compression.shows(chosen, config, coded=coded) if stream is None else stream.compressed):
+        return chosen
+    uneven.level_codes(pixels)  # and so `found`, which is the same memory
+    return replace(chosen, traits=replace(traits, compressed=True, levelled=True))
 
 
 def _tensor(pixels: Pixels) -> Tensor:

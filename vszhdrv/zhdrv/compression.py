@@ -34,15 +34,19 @@ STEPS = 32
 """Steps of the training whose crops are looked at."""
 NEIGHBOURS = 7
 """A pixel with this many of its eight neighbours clipped lies inside of what clips."""
-MORE = 2.5
-"""A compressed clip has this many times as many unclipped pixels inside of clipped ones as the simulated camera makes,
-or more: docs/experiments.md has the figures."""
-FEWEST = 50
-"""Such pixels that a compressed clip has, at least: fewer are chance."""
+MORE, FEWEST = 4.0, 50
+"""How many times as many such pixels, of all inside, a compressed clip has as its simulated exposures, and how many at
+least: fewer are chance. docs/experiments.md has the figures."""
+MORE_CODED, FEWEST_CODED = 1.5, 10
+"""The same where the decoder has said that frames were predicted from others: that is done to compress."""
 
 
-def shows(frames: footage.TrainingFrames, config: Config) -> bool:
-    """Whether the frames were compressed with losses: holes in what clips that the simulated camera does not make."""
+def shows(frames: footage.TrainingFrames, config: Config, *, coded: bool = False) -> bool:
+    """Whether compression has left white uneven: holes in clipped areas that the simulated camera does not make.
+
+    Args:
+        coded: whether the clip's decoder has said so much that fewer holes are enough.
+    """
     count = len(frames.pixels)
     places = np.unique(np.linspace(0, count - 1, min(count, FRAMES)).round().astype(int))
     found, made = np.zeros(2, int), np.zeros(2, int)
@@ -55,7 +59,8 @@ def shows(frames: footage.TrainingFrames, config: Config) -> bool:
             x = sampling.cut(frames, frames.pairs[crop.pair][0], crop, config.crop, torch.device("cpu"))
             made += _holes(camera.shift(x, *sampling.bounded_shifts(x, [crop.shift_stops])))
     share, usual = (holes / max(inside, 1) for holes, inside in (found, made))
-    return bool(share > MORE * usual and found[0] >= FEWEST)
+    more, fewest = (MORE_CODED, FEWEST_CODED) if coded else (MORE, FEWEST)
+    return bool(share > more * usual and found[0] >= fewest)
 
 
 def _holes(sdr: Tensor) -> NDArray[np.int_]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from vszhdrv.errors import Refused
 
-RECIPE = 8
+RECIPE = 9
 """Version of all that makes a training what it is, beside the settings: raised with every change after which the same
 clip and settings give other weights, so that networks trained before are not taken for those of now."""
 FOLD_PIXELS = 512 * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from . import camera, graphics
+from . import camera, graphics, uneven
 from .blocks import Part
 from .config import Config
 from .evaluation import Evaluator
@@ -141,6 +142,7 @@ class Expander:
 
     def _lifted_at_once(self, linear: Tensor) -> Tensor:
         """The light, made brighter by the predicted stops where it clips: all of it, in few and large steps."""
+        linear = uneven.levelled_light(linear, self.white) if self.traits.levelled else linear
         sdr = self.encoded(linear)
         for part, stops in self.evaluator.predictions(lambda part: sdr[None, :, *part], sdr.shape[-2:]):
             linear[:, *part] = lifted(linear[:, *part], sdr[:, *part], stops[0], self.ramp, self.traits.grey)
@@ -151,6 +153,8 @@ class Expander:
 
         Only parts that reach the ramp are computed: all else is the source, as it would be after a product by 2^0.
         """
+        if self.traits.levelled:
+            side_by_side(partial(uneven.level_light, white=self.white), planes)
         foot, gap = self.foot, band_height(self.network.architecture)
 
         def picture(part: Part) -> Tensor:

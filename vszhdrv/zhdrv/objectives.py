@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import camera, compression, losses, sampling
+from . import camera, compression, losses, sampling, uneven
 from .config import STEP_STOPS, Config
 from .consensus import Consensus
 from .footage import TrainingFrames
@@ -65,6 +65,9 @@ class Stops:
         shift_stops = torch.tensor(shifts, device=self.device)[:, None, None, None]  # now: a card has nothing to do yet
         f = torch.cat([camera.shift(one, stops) for one, stops in zip(torch.split(x, 1), shifts, strict=True)])
         seen = _compressed(f, crops) if frames.traits.compressed else f
+        if frames.traits.levelled:
+            seen = uneven.levelled(seen)
+            f = torch.maximum(f, seen)  # so that a prediction is wanted wherever it will be used
         stops, x, f = _at_phase(self.network, seen, crops, self.config, x, f)
         truth = losses.truth(x, f, shift_stops, frames.traits.white)
         estimate = losses.estimate(x, frames.traits.white)

@@ -30,6 +30,8 @@ class Traits:
     """The working value at which the source clips."""
     compressed: bool = False
     """Whether the clip was compressed with losses (`compression.shows`)."""
+    levelled: bool = False
+    """Whether the network was trained on, and is to be given, pictures whose white is even again (`uneven`)."""
     grey: bool = False
     """Whether all frames are black and white."""
     graphics: Graphics = ""
@@ -50,6 +52,7 @@ class Traits:
             "clip_point": repr(self.clip_point),
             "compressed": str(self.compressed),
             "grey": str(self.grey),
+            **({"levelled": "True"} if self.levelled else {}),
             **({} if self.overlays is None else {"overlays": str(self.overlays)}),
             **({"graphics": self.graphics} if self.graphics else {}),
         }
@@ -64,9 +67,10 @@ class Traits:
         return cls(
             Overlays.parse(overlays) if overlays else None,
             _clip_point(header.get("clip_point", "1")),
-            _yes(header, "compressed"),
-            _yes(header, "grey"),
-            _graphics(header.get("graphics", "")),
+            compressed=_yes(header, "compressed"),
+            levelled=_yes(header, "levelled"),
+            grey=_yes(header, "grey"),
+            graphics=_graphics(header.get("graphics", "")),
         )
 
 
