@@ -24,22 +24,27 @@ WIDTH, HEIGHT = 50, 38
 """No multiple of the networks' strides."""
 
 
-def small(preset: str, *, grey: bool = False, seed: int = 3) -> Expander:
+def small(preset: str, *, grey: bool = False, levelled: bool = False, seed: int = 3) -> Expander:
     config = replace(Config.from_preset(preset), widths=(4, 8, 8))
     network = new_network(config.architecture, seed)
-    return Expander(network, config, torch.device("cpu"), "fp32", traits=Traits(grey=grey))
+    return Expander(network, config, torch.device("cpu"), "fp32", traits=Traits(grey=grey, levelled=levelled))
 
 
-@pytest.mark.parametrize("grey", [False, True])
-@pytest.mark.parametrize("preset", ["fast", "paper"])
-def test_vs_mlrt_computes_what_expand_does(preset: str, grey: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("preset", "grey", "levelled"),
+    [
+        *((preset, grey, False) for preset in ("fast", "paper") for grey in (False, True)),
+        ("fast", False, True),
+    ],
+)
+def test_vs_mlrt_computes_what_expand_does(preset: str, grey: bool, levelled: bool, tmp_path: Path) -> None:
     # OpenVINO computes in bf16 where the processor does that natively, unless it is told not to
     exact: dict[str, dict[str, Any]] = {"ov": {"config": lambda: {"INFERENCE_PRECISION_HINT": "f32"}}, "ort": {}}
     backends = [(getattr(vs.core, name), options) for name, options in exact.items() if hasattr(vs.core, name)]
     if not backends:
         pytest.skip("needs vapoursynth-mlrt-ov or vapoursynth-mlrt-ort")
     pytest.importorskip("onnxscript", reason="needs onnxscript")
-    expander = small(preset, grey=grey)
+    expander = small(preset, grey=grey, levelled=levelled)
     export.write_onnx(expander, tmp_path / "network.onnx", width=WIDTH, height=HEIGHT)
     linear = np.random.default_rng(0).random((3, HEIGHT, WIDTH), np.float32) * np.float32(1.2)
     if grey:

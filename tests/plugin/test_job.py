@@ -360,12 +360,30 @@ def test_a_compressed_clip_is_learned_from_and_expanded_as_one(lamps: np.ndarray
     blank = vs.core.std.BlankClip(format=vs.RGB24, width=160, height=96, length=4)
     clip = blank.std.ModifyFrame(blank, draw).std.SetFrameProps(_Matrix=0, _Transfer=4, _Primaries=1)
     job = job_of(clip)
-    assert material(job).traits.compressed == compressed
+    assert material(job).traits.compressed == material(job).traits.levelled == compressed
     trained_by(job)
     again = job_of(clip)
     assert again.look_up()
     assert again.expander().ramp == (COMPRESSED_RAMP if compressed else CLIP_RAMP)
+    assert again.expander().traits.levelled == compressed
     assert not material(job_of(clip, preset="paper")).traits.compressed
+
+
+@pytest.mark.parametrize(("types", "coded"), [("III", False), ("IPB", True), ("", False)])
+def test_a_decoder_that_predicted_frames_is_taken_for_a_sign_of_compression(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, types: str, coded: bool
+) -> None:
+    told = []
+    monkeypatch.setattr(compression, "shows", lambda frames, config, *, coded: told.append(coded))
+    clip = make_clip()
+
+    def typed(n: int, f: Any) -> Any:
+        f = f.copy()
+        f.props["_PictType"] = types[n % len(types)]
+        return f
+
+    material(job_of(clip.std.ModifyFrame(clip, typed) if types else clip))
+    assert told == [coded]
 
 
 def test_black_and_white_stays_black_and_white(make_clip: MakeClip, network: Path) -> None:

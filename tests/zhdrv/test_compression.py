@@ -38,6 +38,21 @@ def test_a_compressed_clip_shows_it(pictures: Tensor, step: float) -> None:
     assert compression.shows(kept(coded(pictures, step)), FAST)
 
 
+@pytest.mark.parametrize(
+    ("holes", "usual", "said", "shown"),
+    [(5, 2, False, False), (5, 2, True, True), (15, 2, False, True), (5, 4, True, False), (2, 0, True, False)],
+)
+def test_fewer_holes_are_enough_where_the_decoder_has_said_that_frames_were_coded(
+    pictures: Tensor, monkeypatch: pytest.MonkeyPatch, holes: int, usual: int, said: bool, shown: bool
+) -> None:
+    whole = pictures.shape[-2:]
+    monkeypatch.setattr(
+        compression, "_holes", lambda sdr: np.array([holes if sdr.shape[-2:] == whole else usual, 1000])
+    )
+    assert len(pictures) == 4  # so many times as many holes are found
+    assert compression.shows(kept(pictures), FAST, coded=said) == shown
+
+
 def test_where_nothing_clips_nothing_shows(pictures: Tensor) -> None:
     assert not compression.shows(kept(pictures * 0.5), FAST)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vszhdrv.store import weight_files
-from vszhdrv.zhdrv import camera, choosing, compression, footage, losses, objectives, sampling, training
+from vszhdrv.zhdrv import camera, choosing, compression, footage, losses, objectives, sampling, training, uneven
 from vszhdrv.zhdrv.config import Config
 from vszhdrv.zhdrv.consensus import Consensus
 from vszhdrv.zhdrv.expansion import Expander
@@ -117,8 +117,10 @@ def test_black_grey_and_white_frames_leave_finite_weights(config: Config, value:
     assert all(tensor.isfinite().all() for tensor in progress.weights.values())
 
 
-def test_a_compressed_clip_is_trained_on_compressed_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, config = replace(panning(), traits=Traits(compressed=True)), replace(FAST, epochs=1)
+@pytest.mark.parametrize("levelled", [False, True])
+def test_a_compressed_clip_is_trained_on_compressed_pictures(monkeypatch: pytest.MonkeyPatch, levelled: bool) -> None:
+    traits = Traits(compressed=True, levelled=levelled)
+    frames, config = replace(panning(), traits=traits), replace(FAST, epochs=1)
     seen = []
     predicted = objectives.predicted
     monkeypatch.setattr(objectives, "predicted", lambda network, x, *at: predicted(network, seen.append(x) or x, *at))
@@ -129,7 +131,8 @@ def test_a_compressed_clip_is_trained_on_compressed_pictures(monkeypatch: pytest
     assert first.coding is not None
     x = torch.cat([sampling.cut(frames, place, first, config.crop, CPU) for place in frames.pairs[first.pair]])
     (shift,) = sampling.bounded_shifts(x[:1], [first.shift_stops])
-    assert torch.equal(seen[0][:: config.crops], compression.coded(camera.shift(x, shift), *first.coding))
+    coded = compression.coded(camera.shift(x, shift), *first.coding)
+    assert torch.equal(seen[0][:: config.crops], uneven.levelled(coded) if levelled else coded)
     assert not same(progress.weights, trained(config, panning()).weights)
 
 

@@ -162,9 +162,12 @@ def _prepared(
 ) -> TrainingFrames:
     """The frames at these positions of the clip as the training wants them; predicted stops want more than `paper`.
 
-    That is: without what is no picture, white where the clip clips.
-    So are frames whose white compression has left uneven: they get even white. `coded`: the decoder's word for it.
-    `stream`: the film's logos, subtitles, clip point and compression, where the clip is a place of one.
+    That is: without what is no picture, white where the clip clips, and even white where compression has left that
+    uneven.
+
+    Args:
+        stream: the film's logos, subtitles, clip point and compression, where the clip is a place of one.
+        coded: whether a decoder has said of any frame that it was predicted from others.
     """
     from vszhdrv.zhdrv import compression, footage, graphics, uneven
     from vszhdrv.zhdrv.overlays import Overlays
