@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -417,6 +416,8 @@ def write_exr(
 
 def version() -> dict[str, str]:
     """Versions of the package and of torch, the device that "auto" means here, and where the package lies."""
+    from importlib.metadata import version as installed_version
+
     from vszhdrv.zhdrv.hardware import choose_device
 
     return {
