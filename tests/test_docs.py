@@ -190,6 +190,7 @@ SHORT = [
     "docs/compositing.md",
     "docs/farms.md",
     "docs/first-ten-minutes.md",
+    "docs/how-it-works.md",
     "docs/looking.md",
     "docs/performance.md",
     "docs/reliability.md",
