@@ -193,6 +193,7 @@ SHORT = [
     "docs/how-it-works.md",
     "docs/looking.md",
     "docs/performance.md",
+    "docs/quality.md",
     "docs/reliability.md",
 ]
 
