@@ -188,6 +188,7 @@ SHORT = [
     "docs/command-line.md",
     "docs/comparison.md",
     "docs/compositing.md",
+    "docs/encoding.md",
     "docs/experiments.md",
     "docs/farms.md",
     "docs/first-ten-minutes.md",
