@@ -180,28 +180,8 @@ def test_the_encoding_pages_commands_hold_the_lines_they_ask_for() -> None:
         assert any(words[n : n + len(expected)] == expected for n in range(len(words)))
 
 
-SHORT = [
-    "README.md",
-    "docs/architecture.md",
-    "docs/cache.md",
-    "docs/colour.md",
-    "docs/command-line.md",
-    "docs/comparison.md",
-    "docs/compositing.md",
-    "docs/encoding.md",
-    "docs/experiments.md",
-    "docs/farms.md",
-    "docs/first-ten-minutes.md",
-    "docs/how-it-works.md",
-    "docs/looking.md",
-    "docs/performance.md",
-    "docs/quality.md",
-    "docs/reliability.md",
-]
-
-
-@pytest.mark.parametrize("page", SHORT)
-def test_sentences_are_short(page: str) -> None:
-    counts = sentences((ROOT / page).read_text())
+@PAGES
+def test_sentences_are_short(page: Path) -> None:
+    counts = sentences(page.read_text())
     assert sum(counts) / len(counts) <= 16
     assert sum(count > 30 for count in counts) <= 0.05 * len(counts)
