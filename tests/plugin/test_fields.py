@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import vapoursynth as vs
 
+import vszhdrv
 from vszhdrv.errors import Refused
-from vszhdrv.plugin.colour import check_clip
-from vszhdrv.plugin.fields import looks_interlaced, positions
+from vszhdrv.plugin import fields
+from vszhdrv.plugin.fields import check_fields, positions
+from vszhdrv.plugin.job import read_now
 
 
 def clip_of(pictures: list[np.ndarray], form: int = vs.GRAY8) -> vs.VideoNode:
@@ -58,6 +61,20 @@ def test_woven_fields_are_found(form: int) -> None:
     assert not looks_interlaced(clip_of(moving(16), form))
 
 
+def look[T](readings: Generator[fields.Reading, None, T]) -> T:
+    """Carry the readings out; their value."""
+    events = read_now(readings)
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
+
+
+def looks_interlaced(clip: vs.VideoNode) -> bool:
+    return look(fields.looks_interlaced(clip))
+
+
 def test_noise_texture_and_stills_are_not() -> None:
     rng = np.random.default_rng(4)
     assert not looks_interlaced(clip_of([rng.random((96, 160)) for _ in range(12)]))
@@ -70,9 +87,22 @@ def test_noise_texture_and_stills_are_not() -> None:
 def test_a_clip_that_looks_interlaced_is_refused_where_it_says_nothing_of_it() -> None:
     clip = clip_of(woven(moving(32)))
     with pytest.raises(Refused, match=r"edges are combed, while it has no _FieldBased.*std\.SetFieldBased\(0\)"):
-        check_clip(clip, still=False)
-    check_clip(clip.std.SetFieldBased(0), still=False)
-    check_clip(clip, still=True)
+        look(check_fields(clip))
+    look(check_fields(clip.std.SetFieldBased(0)))
+
+
+def test_it_is_looked_at_when_a_network_is_trained_and_not_before(own_cache: Path) -> None:
+    """With when="frame" the call itself costs no frames; and a network that is found costs none either."""
+    asked: list[int] = []
+    clip = clip_of(woven(moving(32)))
+    counted = clip.std.FrameEval(lambda n: asked.append(n) or clip)
+    options = {"preset": "draft", "epochs": 1, "device": "cpu", "transfer_in": "709", "shots": "off"}
+    expanded = vszhdrv.expand(counted, when="frame", **options)
+    assert set(asked) == {0}
+    with pytest.raises(vs.Error, match="edges are combed"):
+        expanded.get_frame(0)
+    with pytest.raises(Refused, match="edges are combed"):
+        vszhdrv.expand(clip, **options)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 500])

@@ -299,7 +299,8 @@ def test_a_range_is_learned_from_and_all_is_expanded(make_clip: MakeClip, reads:
     trained_by(ranged)
     trimmed = job_of(clip[3:8])
     trained_by(trimmed)
-    assert reads == [list(range(5)), list(range(5))]
+    trained_on = [read for read in reads if len(read) > 3]  # the others look for fields
+    assert trained_on == [list(range(5)), list(range(5))]
     assert same(weights(ranged), weights(trimmed))
     assert ranged.expand().num_frames == 12
 

@@ -15,9 +15,10 @@ STEPS = {
     "expanding": (0.3, 1.2),
     "reading the clip": (0.0, 0.1),
     "measuring": (0.3, 1.0),
-    "encoding": (0.0, 8.0),
+    "encoding": (0.0, 2.0),
 }
-"""Steps of `fast` that a frame takes: so many for each, and so many for each of its megapixels."""
+"""Steps of `fast` that a frame takes: so many for each, and so many for each of its megapixels. Of a clip of
+640x360, with one thread, expanding took 0.8 of a step a frame, measuring 0.6 and encoding 0.3."""
 
 
 def of(*after: str) -> Whole:

@@ -16,7 +16,6 @@ import vapoursynth as vs
 from vszhdrv.errors import Refused
 
 from .errors import in_callback
-from .fields import looks_interlaced
 from .log import warn
 
 MOST = 65504.0  # linear light, 1.0 = SDR white: the largest number of half floats, of which EXR files are
@@ -85,7 +84,7 @@ class Colour:
 def check_clip(clip: Any, *, still: bool) -> None:
     """Refuse a clip that cannot be trained on or expanded.
 
-    Requests frame 0, and up to 12 more if it has no _FieldBased.
+    Requests frame 0. fields.py looks at more of them, where it has no _FieldBased.
 
     Args:
         still: image mode, where a single frame is enough.
@@ -104,11 +103,6 @@ def check_clip(clip: Any, *, still: bool) -> None:
         field_order = _whole(frame.props, "_FieldBased")
     if field_order:
         raise Refused(_interlaced(field_order))
-    if field_order is None and not still and looks_interlaced(clip):
-        raise Refused(
-            "clip must be progressive, and its moving edges are combed, while it has no _FieldBased: deinterlace it "
-            "first, for example with bwdif.Bwdif (telecined film: vivtc), or std.SetFieldBased(0) if it is progressive"
-        )
 
 
 def _check_constant(clip: Any) -> None:

@@ -24,6 +24,7 @@ from vszhdrv.store.store import key as store_key
 
 from . import expanding, film, lazy, training_frames
 from .expanding import Function
+from .fields import check_fields
 from .job import Event, Follow, Job, read_now
 from .lazy import Reading
 from .log import log
@@ -143,6 +144,7 @@ class FilmJob(Job):
         key = film.scan_key(self.request.digest, clip.num_frames, self.cuts)
         shots = film.kept_shots(self.folder, key, clip.num_frames)
         if shots is None:
+            yield from check_fields(clip)
             shots = yield from film.scan(clip, self.cuts)
             film.keep_shots(self.folder, key, shots)
         traits = None

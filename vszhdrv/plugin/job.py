@@ -12,6 +12,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -22,13 +23,14 @@ import numpy as np
 import vapoursynth as vs
 from numpy.typing import NDArray
 
-from vszhdrv.errors import Refused
+from vszhdrv.errors import Failed, Refused
 from vszhdrv.store.store import Slot, Store
 from vszhdrv.store.weight_files import WeightFile
 from vszhdrv.version import __version__
 
 from . import clips, expanding, lazy, training_frames
 from .colour import to_linear
+from .fields import check_fields
 from .lazy import Reading
 from .log import log
 from .request import Request
@@ -79,6 +81,11 @@ def read_now[T](readings: Generator[Reading, None, T]) -> Generator[Event, None,
         except StopIteration as end:
             value: T = end.value
             return value
+        if reading.kind == "looking":
+            with suppress(Failed):  # such a frame fails when somebody asks for it
+                for place, (planes, props) in enumerate(clips.read(reading.clip, reading.positions)):
+                    reading.take(place, planes, props)
+            continue
         for place, (planes, props) in enumerate(clips.read(reading.clip, reading.positions)):
             reading.take(place, planes, props)
             yield Event(reading.kind, place + 1, len(reading.positions))
@@ -168,7 +175,9 @@ class Job:
                 hardware.give_back_memory(device)
 
     def _training_frames(self) -> Generator[Reading, None, TrainingFrames]:
-        return training_frames.choose(self.request)
+        if not self.request.config.still and self.request.stream is None:  # a film is looked at as a whole
+            yield from check_fields(self.request.clip)
+        return (yield from training_frames.choose(self.request))
 
     def _train(
         self, frames: TrainingFrames, device: torch.device, precision: Precision, slot: Slot, team: Team | None

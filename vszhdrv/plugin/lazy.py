@@ -35,7 +35,7 @@ class Reading:
     Frames come in any order, from any thread; the planes (height, width) and properties last as long as the call.
     """
 
-    kind: Literal["scanning", "scoring", "reading"]
+    kind: Literal["looking", "scanning", "scoring", "reading"]
     clip: vs.VideoNode
     positions: Sequence[int]
     take: Callable[[int, Iterable[Pixels], Props], None]

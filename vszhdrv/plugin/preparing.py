@@ -16,8 +16,9 @@ from vszhdrv.zhdrv.config import Config
 
 from . import film, fitting
 from .expanding import Computing
+from .fields import check_fields
 from .film_job import FilmJob
-from .job import Job
+from .job import Job, read_now
 from .log import warn
 from .request import request_of
 from .trained import read_given
@@ -73,6 +74,9 @@ def prepare(
         range_in=range_in,
     )
     given = read_given(Path(weights).expanduser(), request.config) if weights else None
+    if given is not None and not still:
+        for _ in read_now(check_fields(clip)):
+            pass
     store = Store(store_folder(cache), warn, lambda found: fitting.check(found, request.config))
     chosen = [shots] if isinstance(shots, str) else list(shots)
     cuts = None if chosen in ([], ["off"]) else film.given_cuts(chosen, clip.num_frames)
