@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import runpy
@@ -157,6 +158,38 @@ def test_commands_are_accepted(page: Path) -> None:
         elif "input" in parsed:
             inputs = parsed.input if isinstance(parsed.input, list) else [parsed.input]
             assert [str(path) for path in inputs] == words[: len(inputs)]
+
+
+@PAGES
+def test_lines_for_scripts_name_scripts_that_know_their_options(page: Path) -> None:
+    for line in re.findall(r"^ {4}uv run (scripts/.+(?:\\\n.+)*)$", page.read_text(), re.MULTILINE):
+        script, *words = line.replace("\\\n", " ").split()
+        source = (ROOT / script).read_text()
+        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+            assert f'"{option}"' in source, f"{script} {option}"
+
+
+@PAGES
+def test_python_in_pages_compiles_and_names_arguments_that_exist(page: Path) -> None:
+    text = page.read_text()
+    for block in re.findall(r"^```python\n(.+?)^```", text, re.MULTILINE | re.DOTALL):
+        for call in ast.walk(ast.parse(block)):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "Expand":
+                assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(functions.expand).parameters)
+    for name in re.findall(r"\bexamples/[\w/]+\.\w+", text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_script_of_the_first_ten_minutes_runs(run_vspipe: Callable[..., Any], own_cache: Path) -> None:
+    """With a few steps; `--info` trains too."""
+    text = (ROOT / "docs" / "first-ten-minutes.md").read_text()
+    (block,) = re.findall(r"^```python\n(.+?)^```", text, re.MULTILINE | re.DOTALL)
+    script = block.replace("examples/room.mp4", str(ROOT / "examples" / "room.mp4"))
+    assert "core.zhdrv.Expand(clip)" in script
+    script = script.replace("core.zhdrv.Expand(clip)", 'core.zhdrv.Expand(clip[:4], preset="draft", epochs=1)')
+    done = run_vspipe(script, "--info")
+    assert done.returncode == 0, done.stderr
+    assert "Format Name: RGBS" in done.stdout
 
 
 def test_the_encoding_pages_commands_hold_the_lines_they_ask_for() -> None:
