@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -68,9 +67,39 @@ def test_light_is_levelled_as_its_encoding_is_and_keeps_superwhite(white: float)
     for plane in one_by_one:
         uneven.level_light(plane, white)
     assert torch.equal(one_by_one, levelled)
-    mask = (sdr[0].numpy() >= uneven.SURE).astype(np.uint8)
-    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool)
-    assert np.array_equal((uneven.levelled(sdr[0]) == 1).numpy(), closed & (sdr[0].numpy() >= uneven.POSSIBLE))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_codes_are_levelled_as_their_values_are(depth: int) -> None:
+    full = 2**depth - 1
+    sdr = torch.rand(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
+    sdr = (torch.nn.functional.avg_pool2d(sdr, 3, 1, 1) * 2).clamp(0, 1)
+    codes = (sdr.numpy() * full).round().astype(np.uint8 if depth == 8 else np.uint16)
+    expected = uneven.levelled(torch.from_numpy(codes / full))
+    assert int((expected != torch.from_numpy(codes / full)).sum()) > 0
+    uneven.level_codes(codes)
+    assert np.array_equal(codes, (expected.numpy() * full).round())
+
+
+def sky_with(value: float, side: int, around: float) -> Tensor:
+    """A square of one value in a field of another, `(1, 1, 32, 32)`."""
+    x = torch.full((1, 1, 32, 32), around)
+    x[..., 16 : 16 + side, 16 : 16 + side] = value
+    return x
+
+
+@pytest.mark.parametrize(("around", "clips"), [(0.3, True), (0.9, False)])
+def test_nearly_white_clips_before_the_dark_as_lamps_do_and_not_in_a_bright_sky(around: float, clips: bool) -> None:
+    x = sky_with(0.97, 3, around)
+    assert bool((uneven.levelled(x)[x == 0.97] == 1).all()) == clips
+    assert torch.equal(uneven.levelled(x)[x != 0.97], x[x != 0.97])
+
+
+@pytest.mark.parametrize(("distance", "clips"), [(1, True), (2, True), (3, False)])
+def test_nearly_white_clips_beside_white(distance: int, clips: bool) -> None:
+    x = torch.full((1, 1, 32, 32), 0.96)
+    x[..., :16] = 1
+    assert bool((uneven.levelled(x)[..., 15 + distance] == 1).all()) == clips
 
 
 def test_an_expander_lifts_the_gaps_of_a_levelled_clip_alone() -> None:
