@@ -19,6 +19,7 @@ import vapoursynth as vs
 from PIL import Image
 
 from vszhdrv.command import matroska, pictures, sources, timing
+from vszhdrv.command.probing import Probe
 from vszhdrv.errors import Failed
 from vszhdrv.plugin.colour import resolve_colour
 
@@ -249,6 +250,23 @@ def test_source_filters_by_preference_and_their_index(
     assert off == without
     assert all(not f.calls for name, f in filters.items() if name != used)
     assert list(tmp_path.glob("a.*")) == [source]
+
+
+@pytest.mark.parametrize(
+    ("container", "loaded", "used"),
+    [
+        ("mpegts", ["ffms2", "bs", "lsmas"], "bs"),
+        ("mpegts", ["ffms2"], "ffms2"),
+        ("mov,mp4,m4a,3gp,3g2,mj2", ["ffms2", "bs", "lsmas"], "ffms2"),
+    ],
+)
+def test_of_recordings_ffms2_is_the_last_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, loaded: list[str], used: str
+) -> None:
+    monkeypatch.setattr(vs, "core", SimpleNamespace(**dict.fromkeys(loaded)))
+    probe = Probe("ffprobe", tmp_path / "a.ts", [], {"format_name": container})
+    assert sources.source_filter(tmp_path / "a.ts", None, probe) == used
+    assert sources.source_filter(tmp_path / "a.ts", "ffms2", probe) == "ffms2"
 
 
 @pytest.mark.parametrize("trouble", ["folder", "filter"])

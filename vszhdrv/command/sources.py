@@ -41,8 +41,8 @@ SCRIPT = ".vpy"
 FILTERS = ("ffms2", "bs", "lsmas")
 """Source filters by VapourSynth's names for them, the preferred one first."""
 PACKAGES = {"ffms2": "vapoursynth-ffms2", "bs": "vapoursynth-bestsource", "lsmas": "vapoursynth-lsmas"}
-JUMPING = ("mpegts", "mpeg", "hls", "vob")
-"""Containers, by ffmpeg's names, whose clock may be set anew: ffmpeg calls them discontinuous."""
+RECORDINGS = ("mpegts", "mpeg", "hls", "vob")
+"""Containers of recordings, by ffmpeg's names. Their clock may be set anew: ffmpeg calls them discontinuous."""
 DAMAGE = re.compile(
     r"error while decoding|corrupt|conceal|invalid|damaged|overread|truncat|out of range|Reference \d+ >= |"
     r"decode_slice|error (splitting|submitting|parsing)|ac-tex|slice mismatch|bitstream error",
@@ -190,11 +190,15 @@ def read_video(
         return found
 
 
-def source_filter(source: Path, by: str | None) -> str:
-    """The source filter to open `source` with, by VapourSynth's name for it. Raises Refused where there is none."""
+def source_filter(source: Path, by: str | None, probe: Probe | None = None) -> str:
+    """The source filter to open `source` with, by VapourSynth's name for it. Raises Refused where there is none.
+
+    FFMS2 is the last choice for recordings: of one that begins between two key frames it loses the first pictures.
+    """
     from vapoursynth import core
 
-    for name in FILTERS if by is None else (by,):
+    filters = sorted(FILTERS, key=lambda name: name == "ffms2") if is_recording(probe) else FILTERS
+    for name in filters if by is None else (by,):
         if hasattr(core, name):
             return name
     package = PACKAGES[by or "bs"]
@@ -208,6 +212,12 @@ def source_filter(source: Path, by: str | None) -> str:
     )
 
 
+def is_recording(probe: Probe | None) -> bool:
+    """Whether the container is one of those that broadcasts and DVDs are recorded in, as ffprobe sees it."""
+    formats = "" if probe is None else str(probe.container.get("format_name", ""))
+    return any(name in RECORDINGS for name in formats.split(","))
+
+
 def first_track(
     source: Path, index: Path | None, say: Say, by: str | None = None, probe: Probe | None = None
 ) -> tuple[vs.VideoNode, list[Fraction] | None]:
@@ -215,7 +225,7 @@ def first_track(
     None where the filter exports none."""
     from vapoursynth import core
 
-    path, name = str(source), source_filter(source, by)
+    path, name = str(source), source_filter(source, by, probe)
     damage = damage_of(source, index)
     threads = {} if damage is None else {"threads": 1}
     if damage is not None:
@@ -429,10 +439,8 @@ def timing_of(
         if rates and "_AbsoluteTime" not in first_props(clip):
             say(f"{source.name} has no timestamp for each of its frames: they are taken as {rates[0]} a second")
         return None
-    formats = str(probe.container.get("format_name", "")).split(",") if probe else []
-    may_jump = any(name in JUMPING for name in formats)
     last = last_duration(probe, stamps) if probe is not None else None
-    hints = Hints(rates, last=last, may_jump=may_jump)
+    hints = Hints(rates, last=last, may_jump=is_recording(probe))
     found = timing.of_timestamps(stamps, hints, source.name, say)
     if probe is not None and not found.jumps:
         timing.compare_lengths(found, lengths(probe), source.name, say)
