@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Callable
 
-from vszhdrv.command.process import run
+from vszhdrv.command import signals
 
 
 def main() -> int:
     """Run the command line on sys.argv and return its exit code."""
+    signals.catch()  # before the rest is imported
+    from vszhdrv.command.process import run
+
     return run(_command_line)
 
 

@@ -48,7 +48,8 @@ def cached(folder: Path) -> Path:
 BUSY = """
 import sys, time
 import vszhdrv.command.cli as cli
-from vszhdrv.command import process
+from vszhdrv.command import process, signals
+signals.catch()
 def busy(argv=None):
     try:
         print("at work", flush=True)
@@ -80,6 +81,51 @@ def test_a_signal_that_comes_again_while_things_are_cleared_away_is_the_same_wis
         time.sleep(0.05)
     code, _, err = end(process)
     assert code == 130 and err == "zhdrv: interrupted; the same command goes on from what is saved\n"
+
+
+AT = """
+import os, signal, sys
+from vszhdrv.command import signals
+number, moment = signal.Signals[sys.argv.pop(1)], sys.argv.pop(1)
+def now(name):
+    if name == moment:
+        os.kill(os.getpid(), number)
+catch, ignore, real = signals.catch, signals.ignore, signal.signal
+def handler_set(one, handler):
+    previous = real(one, handler)
+    now("handler set" if handler is not signal.SIG_IGN else "handler taken away")
+    return previous
+signal.signal = handler_set
+def ignored():
+    now("work done")
+    ignore()
+signals.ignore = ignored
+signals.catch()
+now("imports")
+from vszhdrv.command import process
+def load():
+    now("loading")
+    return lambda: now("work") or 0
+code = process.run(load)
+now("ended")
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "moment", ["handler set", "imports", "loading", "work", "work done", "handler taken away", "ended", ""]
+)
+def test_a_signal_at_any_moment_is_an_interruption_or_too_late(number: str, moment: str) -> None:
+    done = subprocess.run([sys.executable, "-c", AT, number, moment], capture_output=True, text=True, timeout=60)
+    if number == "SIGTERM" and moment == "handler set":  # it comes while SIGINT alone is caught
+        assert done.returncode in (130, -signal.SIGTERM)
+    elif moment == "handler taken away":  # SIGINT is ignored by then, SIGTERM not yet
+        assert done.returncode == (0 if number == "SIGINT" else 130)
+    else:
+        assert done.returncode == (0 if moment in ("ended", "") else 130)
+    assert "Traceback" not in done.stderr
+    assert done.stderr == ("zhdrv: interrupted\n" if done.returncode == 130 else "")
 
 
 @pytest.mark.slow

@@ -37,7 +37,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vszhdrv.command import arguments as grammar
-from vszhdrv.command.process import INTERRUPTED, expect, interrupted, meters, one_bar, say, speak_json, tell
+from vszhdrv.command.process import expect, meters, one_bar, say, speak_json, tell
+from vszhdrv.command.signals import INTERRUPTED, interrupted
 from vszhdrv.command.space import size
 from vszhdrv.errors import Failed, Refused, failing, message
 from vszhdrv.files import Damaged, parsing

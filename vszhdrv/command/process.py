@@ -1,4 +1,4 @@
-"""The command line's process: how it starts and ends, signals, and standard streams that fail.
+"""The command line's process: how it starts and ends, and standard streams that fail.
 
 Apart from cli.py because this must be there before the rest is imported: a signal may come in the first second.
 """
@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import TextIO
 
 from vszhdrv.progress import Meters, Objects, Whole
 
-INTERRUPTED = 130
-IMPATIENCE_SECONDS = 2.0
-"""Signals that follow the first this closely are the same wish."""
+from . import signals
 
-_first_signal: float | None = None
 _json = False
 _job: Meters | Objects | None = None
 """What tells how far the whole job is, while there is one, ..."""
@@ -33,37 +27,23 @@ LINE_SECONDS = 10.0
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
-    """Run the command line that `load` imports, on sys.argv, and return its exit code."""
+    """Run the command line that `load` imports, on sys.argv, and return its exit code.
+
+    A signal that `signals.catch` has noted is answered here; after the work signals are ignored.
+    """
     _open_streams()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's stays ignored
-            signal.signal(number, _on_signal)
     try:
-        code = load()()
-    except SystemExit as end:  # argparse's
-        code = end.code if isinstance(end.code, int) else 1
+        try:
+            signals.answer()
+            code = load()()
+        except SystemExit as end:  # argparse's
+            code = end.code if isinstance(end.code, int) else 1
+        signals.ignore()
     except KeyboardInterrupt:
         say("interrupted")
-        code = INTERRUPTED
+        code = signals.INTERRUPTED
+        signals.ignore()
     return code if _written(sys.stdout) else code or 1
-
-
-def interrupted() -> bool:
-    """Whether a signal has ended the work. Libraries turn the KeyboardInterrupt into errors of their own."""
-    return _first_signal is not None
-
-
-def _on_signal(_number: int, _frame: FrameType | None) -> None:
-    """The first signal interrupts the work. While that is cleared away, more are ignored; a late one ends the process,
-    which leaves no half file either."""
-    global _first_signal
-    now = time.monotonic()
-    if _first_signal is None:
-        _first_signal = now
-        raise KeyboardInterrupt
-    if now - _first_signal > IMPATIENCE_SECONDS:
-        os._exit(INTERRUPTED)
 
 
 def speak_json(wanted: bool) -> None:
