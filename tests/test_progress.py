@@ -1,8 +1,10 @@
 """What is told of a long job: bars on terminals, lines elsewhere, seconds in words."""
 
+import io
 import re
 import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -134,3 +136,13 @@ def test_a_message_goes_above_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
         process.say("a sentence")
     lines = [line.split("\r")[-1] for line in capsys.readouterr().err.split("\n")]
     assert "zhdrv: a sentence" in lines
+
+
+def test_a_process_that_has_imported_a_notebooks_kernel_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    shell = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert not progress._shows_bars()
+    shell.kernel = object()
+    assert progress._shows_bars()

@@ -247,7 +247,14 @@ def _rounded(seconds: float | None) -> float | None:
 
 def _shows_bars() -> bool:
     """Whether standard error is a terminal, or the output of a notebook's cell."""
-    return sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return sys.stderr is not None and (sys.stderr.isatty() or _in_notebook())
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, not one that has imported its package alone."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive is not None else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def duration(seconds: float) -> str:
