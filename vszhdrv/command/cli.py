@@ -65,9 +65,9 @@ SETTINGS = ("preset", "n_exp_down", "n_exp_up", "epochs", "lr", "alpha", "seed")
 COLOUR = ("matrix_in", "transfer_in", "range_in")
 COMPUTING = ("num_streams", "tile", "tile_pad", "graphics")
 PICTURE_SECONDS = 5
-"""The pictures in recs/ are refreshed this often while training, ..."""
+"""How often the pictures in recs/ are refreshed while training."""
 PICTURE_SHARE = 20
-"""... or less often where drawing them takes long: this many times as long is spent training in between."""
+"""Training between two such pictures takes at least this many times as long as drawing them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

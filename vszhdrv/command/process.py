@@ -18,9 +18,9 @@ from . import signals
 
 _json = False
 _job: Meters | Objects | None = None
-"""What tells how far the whole job is, while there is one, ..."""
+"""What tells how far the whole job is, while there is one."""
 _whole: Whole | None = None
-"""... and the job's time."""
+"""The job's time, while there is one."""
 
 LINE_SECONDS = 10.0
 """How often progress is told where standard error is not a terminal."""

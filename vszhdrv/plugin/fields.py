@@ -33,9 +33,9 @@ STEP = 10 / 255
 FEWEST_MOVING = 0.001
 """With a smaller share of moving pixels, pictures tell nothing."""
 COMBED_SHARE = 0.03
-"""At least this share of what moves is combed in interlaced pictures, ..."""
+"""At least this share of what moves is combed in interlaced pictures."""
 COMBED_RATIO = 1.5
-"""... and so many times as much of it between neighbouring rows as between rows of one field."""
+"""So many times as much is combed between neighbouring rows as between rows of one field."""
 
 
 def positions(length: int) -> list[list[int]]:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from vszhdrv.zhdrv.traits import Traits
 
 EPOCHS = ((2, 40), (6, 16))
-"""A film of up to so many places is trained for so many epochs a place, if the preset's are more; ..."""
+"""A film of up to so many places is trained for so many epochs a place, if the preset's are more."""
 EPOCHS_OF_MANY = 8
-"""... and so many where there are more places."""
+"""Epochs a place in films of more places than these."""
 MOST_NETWORKS = 8
 """Networks of one film that are ready for frames at a time: the most recently used."""
 FEWEST_FRAMES = 24

@@ -25,32 +25,35 @@ SIZE = (48, 27)
 MARGIN = 0.2
 """Share of the width and height, at every side, by which the picture may move from one frame to the next."""
 BLUR = 3.0
-"""Standard deviation in pixels of the blur that takes detail away, ..."""
+"""Standard deviation in pixels of the blur that takes detail away."""
 CONTRAST_BLUR = 4.5
-"""... and of the one that measures how strong detail is around a pixel: it is divided by that, ..."""
+"""Standard deviation in pixels of the blur that measures how strong detail is around a pixel. Detail is divided by
+it."""
 NOISE = 4.0
-"""... and by so many 8-bit codes more: weaker detail is noise."""
+"""8-bit codes that are added to the divisor of detail: weaker detail is noise."""
 ALIKE = 0.75
 """Likeness from which two frames show the same. In made films, frames of two shots reached 0.69; successive frames of
 one shot, flashes and grain aside, fell to 0.77 at the lowest."""
 BRIDGED = 0.85
-"""... from which they do so in spite of others between them: several pairs are tried, and chance helps."""
+"""Likeness from which two frames show the same although others lie between them: several pairs are tried, and chance
+helps."""
 STILL = 0.7
 """Correlation, as they lie, from which two frames are no ends of a dissolve."""
 DIFFER = 0.58
-"""Likeness below which the ends of a dissolve do not show the same (those of zooms reached 0.60), ..."""
+"""Likeness below which the ends of a dissolve do not show the same. Those of zooms reached 0.60."""
 STEPS_ALIKE = 0.86
-"""... and correlation below which its middle does not show the same as one of them: a moving camera's does."""
+"""Correlation below which the middle of a dissolve does not show the same as one of its ends: a moving camera's
+does."""
 FLAT = 1.5
 """Standard deviation, in 8-bit codes, below which the middle of a frame shows nothing: black, white, or the end of a
 fade."""
 FLASH = 3
 """Frames, at most, that may differ from all around without a cut: a flash, a photograph being taken."""
 AROUND = 3
-"""Boundaries at either side with which a cut is compared, ..."""
+"""Boundaries at either side with which a cut is compared."""
 STANDS_OUT = 3.0
-"""... and how much less alike its frames must be: where no two frames are alike, there is noise. In made films the cuts
-reached 4.6 at the lowest; heavy grain 2.9 at the highest."""
+"""How many times less alike than there the frames of a cut must be: where no two frames are alike, there is noise. In
+made films the cuts reached 4.6 at the lowest; heavy grain 2.9 at the highest."""
 SHORTEST = 3
 """Frames of a shot, at least."""
 WINDOWS = (8, 12, 16, 24, 36, 48)

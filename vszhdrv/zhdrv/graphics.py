@@ -24,11 +24,11 @@ WHITE = 0.92
 BLACK = 0.16
 """Even areas up to this are no evidence: a night's sky is black, too."""
 PLAIN_SHARE = 4e-3
-"""An area of one code is evidence from this share of the frame on, ..."""
+"""An area of one code is evidence from this share of the frame on."""
 PLAIN_BESIDE = 0.03
-"""... where it makes up this share of what lies around a white area, ..."""
+"""An area of one code is evidence where it makes up this share of the pixels around a white area."""
 REACH = 20
-"""... up to so many pixels from it: compression spoils what is nearer."""
+"""Pixels up to which the surroundings of a white area reach. Compression spoils the nearest ones."""
 OTHER = 0.06
 """It differs by this much (working values) in some channel: two panes of a window are of one white."""
 FEWEST = 9
@@ -37,9 +37,9 @@ FEWEST = 9
 STRIPS = 8
 """Text is looked for in so many strips side by side, each a part of the frame's width."""
 CROSSINGS = 6
-"""A line of text crosses the middle between paper and ink so many times in a strip ..."""
+"""A line of text crosses the middle between paper and ink so many times in a strip, or more."""
 LINE_HEIGHTS = (5, 7)
-"""... and is at least so many pixels high, and at most this part of the frame's height."""
+"""A line of text is at least so many pixels high, and at most this part of the frame's height."""
 EVEN_ROW = 0.04
 """Working values differ by up to this in a row of a strip without text."""
 LINES = 3
@@ -57,17 +57,17 @@ BETWEEN = 15
 FRAMES = 16
 """Frames that are looked at, at most."""
 SHOWN = 0.1
-"""A clip has graphics where this share of the frames that have white has, ..."""
+"""A clip has graphics where this share of its frames with white has."""
 SHOWN_SHARE = 2e-3
-"""... each in this share of its pixels."""
+"""A frame has white, or graphics, where this share of its pixels is that."""
 MOSTLY = 0.5
-"""All white of a clip is graphics where this share of them has, ..."""
+"""All white of a clip can be graphics where this share of its frames with white has graphics."""
 LIGHT = 0.97
-"""... and hardly any other pixel reaches this (working values), where the ramp of clean clips begins: ..."""
+"""Working value that hardly any other pixel of such a clip reaches: the ramp of clean clips begins there."""
 LIGHT_SHARE = 1e-3
-"""... at most this share of the pixels, ..."""
+"""Share of the other pixels of a frame that may reach `LIGHT`, at most."""
 LIGHT_FRAMES = 0.05
-"""... but for this share of the frames."""
+"""Share of the frames in which more may reach it."""
 
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.uint8]

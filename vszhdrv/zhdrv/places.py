@@ -31,11 +31,11 @@ DISTINCT = 0.85
 PIXELS = 3.0
 """A corner agrees with a transform that misses it by so many pixels."""
 AGREEING = 8
-"""Corners that must agree, ..."""
+"""Corners of two frames that must agree for them to show one place."""
 AGREEING_SHARE = 0.3
-"""... as a share of those that are found again, ..."""
+"""Share of the corners found again that must agree."""
 COVERED = 0.04
-"""... and share of the picture's area that they must span: a logo is no place."""
+"""Share of the picture's area that the agreeing corners must span: a logo is no place."""
 SCALES = (0.4, 2.5)
 """How much larger one picture may show what the other shows."""
 NEAREST = 16

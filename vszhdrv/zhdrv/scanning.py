@@ -19,9 +19,9 @@ from . import cuts, places
 from .cuts import Cut
 
 STRETCH = 1024
-"""Frames that are searched for cuts at a time, ..."""
+"""Frames that are searched for cuts at a time."""
 OVERLAP = 64
-"""... and so many of them twice: a dissolve is looked for within a window of frames."""
+"""Frames that two such searches share: a dissolve is looked for within a window of frames."""
 HELD = 64
 """Pictures that are held of a shot that has not ended, beyond the stretch at hand."""
 CLEAR = 2
